@@ -1,0 +1,54 @@
+"""`spear-wasm call`: a function of an artifact, run by a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spear_wasm.cli import exit_codes
+from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
+from spear_wasm.cli.options import UTF8, address_option, format_option
+from spear_wasm.cli.output import Output
+from spear_wasm.cli.results import show_result
+from spear_wasm.client import Client
+
+
+@click.command(cls=FunctionCommand)
+@click.argument("reference", metavar="REF", type=UTF8)
+@click.argument("function", type=UTF8)
+@call_options
+@click.option(
+    "-o", "--output", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result there, bytes as they are.",
+)  # fmt: skip
+@address_option
+@format_option
+@click.pass_context
+def call(
+    context: click.Context,
+    *,
+    reference: str,
+    function: str,
+    call: CallArguments,
+    file: Path | None,
+    address: str,
+    output: Output,
+) -> None:
+    """Call FUNCTION of the artifact REF (NAME, NAME:VERSION or sha256:HEX) with ARGS.
+
+    What an argument means, a number or text, is decided by the function's signature. Behind `--` nothing is
+    taken for an option. The result goes to standard output; logs, costs and errors to standard error.
+    """
+    with Client(address) as client:
+        result = client.call(
+            reference,
+            function,
+            *call.positional,
+            parameters=call.named,
+            timeout=call.timeout,
+            limits=call.limits,
+            check=False,
+        )
+    show_result(output, result, file)
+    context.exit(exit_codes.of_result(result))

@@ -1,0 +1,103 @@
+"""Where commands write: results to standard output, whatever is about them to standard error.
+
+Names, messages and logs may be a guest's or a stranger's choice. As text they are escaped, so that nothing in
+them can act on a terminal or pass for another line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spear_wasm.cli.documents import as_json
+from spear_wasm.errors import SpearError
+from spear_wasm.units import format_duration
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text in which whatever is not visible is written as an escape; `lines` keeps line ends and tabs."""
+    kept = "\n\t" if lines else ""
+    return "".join(
+        character
+        if character.isprintable() or character in kept
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+class Output:
+    """The two streams of a command, and whether its caller is a program (`json`) or a person."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        self.aside = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+
+    def document(self, document: Mapping[str, object]) -> None:
+        """The one document that a command prints for programs."""
+        click.echo(as_json(document))
+
+    def line(self, text: str) -> None:
+        """A line of the result."""
+        click.echo(printable(text))
+
+    def note(self, text: str) -> None:
+        """Something worth knowing beside the result; programs are not told."""
+        if not self.json:
+            self.aside.print(Text(printable(text), style="dim"), soft_wrap=True)
+
+    def error(self, message: str, *, label: str = "error") -> None:
+        """What went wrong, in a person's words."""
+        text = Text.assemble((f"{label}: ", "bold red"), printable(message, lines=True))
+        self.aside.print(text, soft_wrap=True)
+
+    def refusal(self, error: SpearError, exit_code: int) -> None:
+        """Why a command could not be carried out."""
+        if self.json:
+            self.document({"error": _error_document(error, exit_code)})
+            return
+        self.error(error.message)
+        if error.retry_after is not None:
+            self.note(f"try again in {format_duration(error.retry_after)}")
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Rows under headings: drawn on a terminal, else aligned with spaces and never cut."""
+        cells = [[printable(cell) for cell in row] for row in rows]
+        if self.console.is_terminal:
+            self._draw(columns, cells)
+            return
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in (columns, *cells):
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(padded).rstrip())
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Names and what is so, a line each."""
+        width = max(map(len, facts), default=0)
+        for name, fact in facts.items():
+            text = Text.assemble((name.ljust(width), "dim"), "  ", printable(fact))
+            self.console.print(text, soft_wrap=True)
+
+    def _draw(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for column in columns:
+            table.add_column(Text(column), overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        self.console.print(table)
+
+
+def _error_document(error: SpearError, exit_code: int) -> dict[str, object]:
+    return {
+        "reason": error.reason,
+        "message": error.message,
+        "metadata": error.metadata,
+        "retry_after_seconds": error.retry_after,
+        "exit_code": exit_code,
+    }

@@ -1,0 +1,317 @@
+"""The client's connection to one server."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, Self, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from spear_wasm.client.errors import errors_of
+from spear_wasm.client.result import CallResult, GuestFailure, result_of
+from spear_wasm.client.stubs import artifact_pb2, artifact_pb2_grpc, function_pb2, function_pb2_grpc
+from spear_wasm.client.values import Argument, encode
+from spear_wasm.errors import InvalidRequest, TaskNotFound
+from spear_wasm.limits import ResourceLimits
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:50052"
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Hears of an upload's bytes sent and bytes in all, on a thread of the transport's."""
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+
+_CHUNK_BYTES = 128 << 10
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    # Notices within minutes that the server's machine is gone. More often would not be polite: servers
+    # hang up on connections that ping without need.
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A server that was restarted is found again soon, not after gRPC's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A proxy for web pages is no way to a function server, least of all to one on this machine.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Client:
+    """A connection to one server; safe to share between threads, closed by `close` or the end of a `with`.
+
+    The first request connects. Where nobody answers, it fails with ServerUnreachable, and a later one tries
+    again.
+
+    Args:
+        address: `HOST:PORT`, or any other target that gRPC knows.
+        timeout: seconds that the server may take to answer a question. Around a call's own `timeout` it is
+            what may go by for connecting and for preparing the task. Calls without a timeout of their own
+            end with their task's budget, and uploads when the server has had enough.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, timeout: float = 60.0) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._artifacts = artifact_pb2_grpc.ArtifactServiceStub(self._channel)
+        self._functions = function_pb2_grpc.FunctionServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and what runs on it. Closing twice is fine."""
+        self._channel.close()
+
+    # --- artifacts ------------------------------------------------------------------------------------
+
+    def upload(
+        self,
+        source: str | Path | bytes,
+        *,
+        name: str,
+        version: str = "",
+        labels: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> artifact_pb2.UploadArtifactResponse:
+        """Stores a module under a name; the answer's `created` is False where its bytes were there already.
+
+        Args:
+            source: a file's path, read twice and never whole, or the module's bytes.
+            name: what calls refer to.
+            version: empty for the first 12 hex digits of the digest.
+            labels: the caller's own, kept and given back.
+            progress: called after every chunk.
+
+        Raises:
+            SpearError: InvalidArtifact, VersionExists and other classes of the artifact family.
+            OSError: the file cannot be read.
+        """
+
+        def opened() -> io.BufferedIOBase:
+            return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+
+        with opened() as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+        header = artifact_pb2.UploadArtifactHeader(
+            name=name, version=version, checksum=f"sha256:{digest}", size_bytes=size, labels=labels
+        )
+        with errors_of(self._address):
+            return self._artifacts.UploadArtifact(_upload_parts(header, opened, progress))
+
+    def artifacts(self, prefix: str = "") -> Iterator[artifact_pb2.ArtifactInfo]:
+        """Artifacts whose names begin with `prefix`, in order of creation, fetched page by page."""
+        request = artifact_pb2.ListArtifactsRequest(prefix=prefix)
+        while True:
+            page = self._ask(self._artifacts.ListArtifacts, request)
+            yield from page.artifacts
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def artifact(self, reference: str) -> artifact_pb2.ArtifactInfo:
+        """What is known about `name`, `name:version` or `sha256:<hex>`.
+
+        Raises:
+            ArtifactNotFound: the server has nothing of that name.
+        """
+        return self._ask(self._artifacts.GetArtifact, artifact_pb2.GetArtifactRequest(reference=reference))
+
+    def delete_artifact(self, reference: str, *, force: bool = False) -> bool:
+        """Removes an artifact; with `force` although tasks refer to it, which then fail.
+
+        Raises:
+            ArtifactNotFound: the server has nothing of that name.
+            ArtifactInUse: tasks refer to it.
+        """
+        request = artifact_pb2.DeleteArtifactRequest(reference=reference, force=force)
+        return self._ask(self._artifacts.DeleteArtifact, request).deleted
+
+    # --- calls ----------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        reference: str,
+        function: str,
+        *args: Argument,
+        parameters: Mapping[str, Argument] | None = None,
+        timeout: float | None = None,
+        limits: ResourceLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> CallResult:
+        """Calls a function of an artifact and waits for its end.
+
+        The server makes a task for the artifact at the first call and uses it again from then on.
+
+        Args:
+            reference: `name` (its newest upload), `name:version` or `sha256:<hex>`.
+            function: what the module exports.
+            args: by position. An int may lie in -2^63 to 2^64-1; inside of lists and dicts, one beyond 2^53
+                travels as decimal text and bytes as base64 text.
+            parameters: by name, after those by position.
+            timeout: seconds until the guest is stopped, queueing included; None: the task's budget.
+            limits: tighter ones than the task's, for this call alone.
+            environment: variables on top of the task's.
+            check: False returns the result of a guest that failed, too.
+
+        Raises:
+            GuestFailure: the guest failed, and `check` is set.
+            SpearError: the call was not carried out.
+        """
+        request = _call_request(
+            function, args, parameters, timeout=timeout, limits=limits, environment=environment
+        )
+        request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
+        request.artifact_spec.CopyFrom(_artifact_spec(reference))
+        return self._invoke(request, timeout, check=check)
+
+    def call_task(
+        self,
+        task: str,
+        function: str,
+        *args: Argument,
+        parameters: Mapping[str, Argument] | None = None,
+        timeout: float | None = None,
+        limits: ResourceLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> CallResult:
+        """Calls a function of a task that exists, named by its id or name; otherwise the same as `call`.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        request = _call_request(
+            function, args, parameters, timeout=timeout, limits=limits, environment=environment
+        )
+        request.invocation_type = function_pb2.INVOCATION_TYPE_EXISTING_TASK
+        request.task_id = task
+        return self._invoke(request, timeout, check=check)
+
+    # --- tasks and the service ------------------------------------------------------------------------
+
+    def tasks(self, prefix: str = "") -> Iterator[function_pb2.TaskInfo]:
+        """Tasks whose names begin with `prefix`, in order of creation, fetched page by page."""
+        request = function_pb2.ListTasksRequest(prefix=prefix, include_details=True)
+        while True:
+            page = self._ask(self._functions.ListTasks, request)
+            yield from page.tasks
+            if not page.has_more:
+                return
+            request.start_after = page.next_start_after
+
+    def task(self, task: str) -> function_pb2.TaskInfo:
+        """What is known about a task.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        answer = self._ask(self._functions.GetTask, function_pb2.GetTaskRequest(task_id=task))
+        if not answer.found:
+            raise TaskNotFound(answer.message or f"there is no task {task!r}", task=task)
+        return answer.task
+
+    def delete_task(self, task: str, *, force: bool = False) -> bool:
+        """Removes a task; with `force` its running executions end.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            TaskBusy: it has executions that wait or run.
+        """
+        request = function_pb2.DeleteTaskRequest(task_id=task, force=force)
+        return self._ask(self._functions.DeleteTask, request).deleted
+
+    def health(self) -> function_pb2.GetHealthResponse:
+        """Whether the server is fit for work, with details."""
+        return self._ask(self._functions.GetHealth, function_pb2.GetHealthRequest(include_details=True))
+
+    def stats(self) -> function_pb2.GetStatsResponse:
+        """What the server has done so far."""
+        request = function_pb2.GetStatsRequest(include_task_stats=True, include_execution_stats=True)
+        return self._ask(self._functions.GetStats, request)
+
+    # --- the wire -------------------------------------------------------------------------------------
+
+    def _invoke(
+        self, request: function_pb2.InvokeFunctionRequest, timeout: float | None, *, check: bool
+    ) -> CallResult:
+        # The server stops the guest at `timeout` and answers what it cost. A deadline of the same length
+        # would throw that answer away.
+        deadline = None if timeout is None else timeout + self._timeout
+        with errors_of(self._address):
+            answer = self._functions.InvokeFunction(request, timeout=deadline)
+        result = result_of(answer)
+        if check and not result.ok:
+            raise GuestFailure(result)
+        return result
+
+    def _ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
+        with errors_of(self._address):
+            return method(request, timeout=self._timeout)
+
+
+def _upload_parts(
+    header: artifact_pb2.UploadArtifactHeader,
+    opened: Callable[[], io.BufferedIOBase],
+    progress: Progress | None,
+) -> Iterator[artifact_pb2.UploadArtifactRequest]:
+    # The file is this generator's own: the transport may still be reading when the call has failed.
+    yield artifact_pb2.UploadArtifactRequest(header=header)
+    with opened() as stream:
+        sent = 0
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield artifact_pb2.UploadArtifactRequest(chunk=chunk)
+            sent += len(chunk)
+            if progress is not None:
+                progress(sent, header.size_bytes)
+
+
+def _artifact_spec(reference: str) -> function_pb2.ArtifactSpec:
+    if reference.startswith("sha256:"):
+        return function_pb2.ArtifactSpec(artifact_id=reference)
+    name, _, version = reference.partition(":")
+    return function_pb2.ArtifactSpec(artifact_id=name, version=version)
+
+
+def _call_request(
+    function: str,
+    args: Sequence[Argument],
+    parameters: Mapping[str, Argument] | None,
+    *,
+    timeout: float | None,
+    limits: ResourceLimits | None,
+    environment: Mapping[str, str] | None,
+) -> function_pb2.InvokeFunctionRequest:
+    positional = [function_pb2.FunctionParameter(value=encode(value)) for value in args]
+    named = [
+        function_pb2.FunctionParameter(name=name, value=encode(value))
+        for name, value in (parameters or {}).items()
+    ]
+    return function_pb2.InvokeFunctionRequest(
+        function_name=function,
+        parameters=positional + named,
+        execution_mode=function_pb2.EXECUTION_MODE_SYNC,
+        context=function_pb2.ExecutionContext(timeout_ms=_milliseconds(timeout), environment=environment),
+        limits=function_pb2.ResourceLimits(**asdict(limits)) if limits else None,
+    )
+
+
+def _milliseconds(timeout: float | None) -> int:
+    if timeout is None:
+        return 0
+    if not 0 < timeout < math.inf:
+        raise InvalidRequest(f"a timeout of {timeout} seconds is none; it must be positive")
+    return math.ceil(timeout * 1000)

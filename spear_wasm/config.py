@@ -1,0 +1,249 @@
+"""The server's configuration: nested frozen values, read from TOML and checked where they are made.
+
+Sizes and durations are written as people write them (`"64MiB"`, `"1h30m"`); see `spear_wasm.units`.
+Nothing here opens a socket, starts a log or exits: bad values raise ConfigurationError naming their key.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import psutil
+
+from spear_wasm.errors import ConfigurationError
+from spear_wasm.limits import Limits
+from spear_wasm.units import parse_duration, parse_size
+
+
+class Size(int):
+    """A number of bytes."""
+
+
+class Seconds(float):
+    """A duration."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+MIB = 1 << 20
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the configuration file."""
+
+
+class LimitsSection(_Section):
+    """One set of limits; see `spear_wasm.limits.Limits` for what each one bounds."""
+
+    max_memory: Size
+    max_fuel: int
+    max_cpu_time: Seconds
+    max_table_elements: int
+    max_input: Size
+    max_output: Size
+    max_log: Size
+    max_concurrency: int
+    max_wall_time: Seconds
+
+    def limits(self) -> Limits:
+        """The same as the value that the rest of the system uses."""
+        return Limits(
+            max_memory_bytes=self.max_memory,
+            max_fuel=self.max_fuel,
+            max_cpu_time_ms=round(self.max_cpu_time * 1000),
+            max_table_elements=self.max_table_elements,
+            max_input_bytes=self.max_input,
+            max_output_bytes=self.max_output,
+            max_log_bytes=self.max_log,
+            max_concurrency=self.max_concurrency,
+            max_wall_time_ms=round(self.max_wall_time * 1000),
+        )
+
+
+class DefaultLimits(LimitsSection):
+    """What a task gets that asks for nothing."""
+
+    max_memory: Size = Size(64 * MIB)
+    max_fuel: int = 0
+    max_cpu_time: Seconds = Seconds(0)
+    max_table_elements: int = 20_000
+    max_input: Size = Size(4 * MIB)
+    max_output: Size = Size(4 * MIB)
+    max_log: Size = Size(64 << 10)
+    max_concurrency: int = 1000
+    max_wall_time: Seconds = Seconds(30)
+
+
+class CeilingLimits(LimitsSection):
+    """The most that a task may ask for."""
+
+    max_memory: Size = Size(512 * MIB)
+    max_fuel: int = 0
+    max_cpu_time: Seconds = Seconds(0)
+    max_table_elements: int = 100_000
+    max_input: Size = Size(32 * MIB)
+    max_output: Size = Size(32 * MIB)
+    max_log: Size = Size(4 * MIB)
+    max_concurrency: int = 10_000
+    max_wall_time: Seconds = Seconds(300)
+
+
+class ServerConfig(_Section):
+    """The gRPC door."""
+
+    shutdown_grace: Seconds = Seconds(10)
+    max_connection_streams: Count = 10_000
+
+
+class EngineConfig(_Section):
+    """The WebAssembly engines and what all of their sandboxes share.
+
+    `sandboxes` is how many may be alive at once in each engine; `tick` the length of a guest's slice.
+    """
+
+    sandboxes: Count = 1000
+    wasm_stack: Size = Size(512 << 10)
+    tick: Seconds = Seconds(0.001)
+
+
+class CompileConfig(_Section):
+    """What one compilation may use; each runs in a process of its own."""
+
+    max_wall_time: Seconds = Seconds(60)
+    max_cpu_time: Seconds = Seconds(60)
+    max_memory: Size = Size(2048 * MIB)
+    max_concurrency: Count = 1
+    max_functions: Count = 50_000
+    max_function_bytes: Size = Size(1 * MIB)
+
+
+class ArtifactsConfig(_Section):
+    """Bounds on what is stored."""
+
+    max_artifact: Size = Size(64 * MIB)
+    max_artifacts: Count = 10_000
+    max_disk: Size = Size(16 << 30)
+    max_uploads: Count = 16
+    upload_idle_timeout: Seconds = Seconds(30)
+
+
+class TaskExecutionManagerConfig(_Section):
+    """Admission, threads and what is remembered.
+
+    `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
+    there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
+    `threads` of 0 means one for each core.
+    """
+
+    max_running: Count = 500
+    max_pending: Count = 2000
+    max_total_memory: Size = Size(0)
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max_tasks: Count = 10_000
+    max_records: Count = 10_000
+
+    def total_memory(self) -> int:
+        """The bound on sandboxes' memory in bytes, measured where it is not configured."""
+        return self.max_total_memory or _machine_memory() * 3 // 4
+
+    def thread_count(self) -> int:
+        """Executor threads, measured where not configured."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+class InstancePoolConfig(_Section):
+    """Bounds on ready sandboxes, which tasks ask for with `ready_sandboxes` in their runtime_config."""
+
+    max_ready_per_task: Count = 64
+    max_ready: Count = 400
+
+
+class RuntimeConfig(_Section):
+    """Where runtimes are found besides the ones that come with the package."""
+
+    directories: tuple[str, ...] = ()
+
+
+class LogConfig(_Section):
+    """Structured logs on standard error."""
+
+    format: Literal["json", "console", "auto"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """Everything an operator may set; each field is a table of the TOML file."""
+
+    server: ServerConfig = ServerConfig()
+    engine: EngineConfig = EngineConfig()
+    compile: CompileConfig = CompileConfig()
+    artifacts: ArtifactsConfig = ArtifactsConfig()
+    execution: TaskExecutionManagerConfig = TaskExecutionManagerConfig()
+    pool: InstancePoolConfig = InstancePoolConfig()
+    runtimes: RuntimeConfig = RuntimeConfig()
+    log: LogConfig = LogConfig()
+    default_limits: DefaultLimits = DefaultLimits()
+    ceiling: CeilingLimits = CeilingLimits()
+
+    def __post_init__(self) -> None:
+        self.default_limits.limits().within(self.ceiling.limits(), whose="default_limits")
+        if self.execution.max_running + self.pool.max_ready > self.engine.sandboxes:
+            raise ConfigurationError(
+                f"execution.max_running ({self.execution.max_running}) and pool.max_ready ({self.pool.max_ready}) "
+                f"together exceed engine.sandboxes ({self.engine.sandboxes})"
+            )
+        if not 0.0005 <= self.engine.tick <= 0.1:
+            raise ConfigurationError(f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms")
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in a TOML file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no TOML, or holds an unknown key or a bad value.
+    """
+    try:
+        return parse_config(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}", **error.metadata) from error
+
+
+def parse_config(document: dict[str, Any]) -> Config:
+    """The configuration in a parsed TOML document.
+
+    Raises:
+        ConfigurationError: an unknown key or a bad value.
+    """
+    try:
+        return msgspec.convert(document, Config, dec_hook=_decode_unit)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _decode_unit(kind: type, value: object) -> Any:  # noqa: ANN401  msgspec's hook may return any decoded type
+    parse = {Size: parse_size, Seconds: parse_duration}.get(kind)
+    if parse is None:
+        raise NotImplementedError(f"configuration type {kind.__name__}")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected a {kind.__name__.lower()}, got {value!r}")  # noqa: TRY004  msgspec turns ValueError into its own
+    number = parse(value) if isinstance(value, str) else value
+    if number < 0:
+        raise ValueError(f"{value!r} is negative")
+    return kind(number)
+
+
+def _machine_memory() -> int:
+    """Bytes of memory that this process can use: the machine's, or its control group's where that is less."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        limit = "max"
+    total = psutil.virtual_memory().total
+    return total if limit == "max" else min(int(limit), total)

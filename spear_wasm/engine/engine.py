@@ -1,0 +1,87 @@
+"""Engines, and artifacts linked for them: what sandboxes are made from."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from spear_wasm.engine import capi
+from spear_wasm.engine.host_calls import HostFunction, Linker
+from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.errors import SandboxUnavailable, UnlinkableArtifact
+from spear_wasm.model import ModuleInfo
+
+
+class Engine:
+    """One wasmtime engine with its pool of slots. Loads code, never compiles."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self._pointer = settings.new_engine()
+
+    @property
+    def metered(self) -> bool:
+        """Whether guests of this engine count fuel."""
+        return self.settings.metered
+
+    def advance_epoch(self) -> None:
+        """End the current slice of every guest on this engine. For the ticker alone."""
+        capi.engine_increment_epoch(self._pointer)
+
+    def link(
+        self, code: Path, module: ModuleInfo, functions: Mapping[tuple[str, str], HostFunction]
+    ) -> LinkedArtifact:
+        """Map machine code that we wrote and authenticated, and resolve its imports.
+
+        Raises:
+            UnlinkableArtifact: an import has another type than the function we offer.
+            SandboxUnavailable: the engine refuses the code.
+        """
+        loaded = ctypes.c_void_p()
+        error = capi.module_deserialize_file(self._pointer, bytes(code), ctypes.addressof(loaded))
+        if error:
+            raise SandboxUnavailable(f"compiled code does not load: {capi.take_error(error)}")
+        assert loaded.value is not None
+        try:
+            return LinkedArtifact(self, loaded.value, module, functions)
+        finally:
+            capi.module_delete(loaded.value)
+
+    @property
+    def pointer(self) -> int:
+        """The library's handle, for stores."""
+        return self._pointer
+
+    def close(self) -> None:
+        """Give the engine back. Nothing made from it may be alive."""
+        capi.engine_delete(self._pointer)
+
+
+class LinkedArtifact:
+    """A module with its imports resolved, ready to instantiate: shared by all sandboxes of an artifact."""
+
+    def __init__(
+        self, engine: Engine, module_pointer: int, module: ModuleInfo,
+        functions: Mapping[tuple[str, str], HostFunction],
+    ) -> None:  # fmt: skip
+        self.engine = engine
+        self.module = module
+        self.calls_host = bool(functions)
+        self._linker = Linker(engine.pointer, functions)
+        try:
+            self.pointer = self._linker.instantiate_pre(module_pointer)
+        except ValueError as error:
+            self._linker.close()
+            raise UnlinkableArtifact(f"the module's imports do not fit: {error}") from error
+        widest = max((max(len(f.type.params), len(f.type.results)) for f in module.functions), default=0)
+        self.widest_call = widest
+        self.memory_name = module.memory_export.encode() if module.memory_export is not None else None
+        self.spare_buffers: deque[ctypes.Array[ctypes.c_char]] = deque(maxlen=64)
+        """Call buffers of closed sandboxes, to use again; deque operations are atomic."""
+
+    def close(self) -> None:
+        """Give the library's parts back. No sandbox of this artifact may be alive."""
+        capi.instance_pre_delete(self.pointer)
+        self._linker.close()

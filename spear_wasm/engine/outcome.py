@@ -1,0 +1,112 @@
+"""The one place that turns what wasmtime reports at the end of a run into what callers are told."""
+
+from __future__ import annotations
+
+import ctypes
+
+from spear_wasm.engine import capi
+from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome
+
+MAX_FRAMES = 32
+MAX_NAME_BYTES = 200
+MAX_MESSAGE_CHARS = 1000
+
+_TRAP_CODES = {
+    0: ErrorCode.TRAP_STACK_OVERFLOW,
+    1: ErrorCode.TRAP_OUT_OF_BOUNDS,
+    2: ErrorCode.TRAP_UNALIGNED_ATOMIC,
+    3: ErrorCode.TRAP_TABLE_OUT_OF_BOUNDS,
+    4: ErrorCode.TRAP_INDIRECT_CALL_TO_NULL,
+    5: ErrorCode.TRAP_BAD_SIGNATURE,
+    6: ErrorCode.TRAP_INTEGER_OVERFLOW,
+    7: ErrorCode.TRAP_DIVIDE_BY_ZERO,
+    8: ErrorCode.TRAP_BAD_CONVERSION,
+    9: ErrorCode.TRAP_UNREACHABLE,
+    11: ErrorCode.OUT_OF_FUEL,
+    13: ErrorCode.TRAP_NULL_REFERENCE,
+}
+"""wasmtime_trap_code_t to our codes. INTERRUPT (10) is missing: our guests yield at a deadline, never trap."""
+
+_EXPLANATIONS = {
+    ErrorCode.TRAP_STACK_OVERFLOW: "the guest overflowed its stack",
+    ErrorCode.TRAP_OUT_OF_BOUNDS: "the guest accessed memory out of bounds",
+    ErrorCode.TRAP_TABLE_OUT_OF_BOUNDS: "the guest accessed a table out of bounds",
+    ErrorCode.TRAP_INDIRECT_CALL_TO_NULL: "the guest called through a null table entry",
+    ErrorCode.TRAP_BAD_SIGNATURE: "the guest called through a table entry of another signature",
+    ErrorCode.TRAP_INTEGER_OVERFLOW: "an integer operation overflowed",
+    ErrorCode.TRAP_DIVIDE_BY_ZERO: "an integer was divided by zero",
+    ErrorCode.TRAP_BAD_CONVERSION: "a float that is no integer was converted to one",
+    ErrorCode.TRAP_UNREACHABLE: "the guest executed `unreachable`",
+    ErrorCode.TRAP_NULL_REFERENCE: "the guest used a null reference",
+    ErrorCode.OUT_OF_FUEL: "the guest used up its fuel",
+}
+
+
+class GuestFault(Exception):  # noqa: N818  a fault of the guest is an outcome, not an error of ours
+    """Raised through a guest's run to end it with an outcome other than success."""
+
+    def __init__(self, code: ErrorCode, message: str, *, trap_frames: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.trap_frames = trap_frames
+
+    def outcome(self) -> Outcome:
+        """What the caller of the execution is told."""
+        return failure(self.code, self.message, trap_frames=self.trap_frames)
+
+
+_STATUS_OF = {ErrorCode.TIMEOUT: ExecutionStatus.TIMEOUT, ErrorCode.CANCELLED: ExecutionStatus.CANCELLED}
+
+
+def failure(code: ErrorCode, message: str, *, trap_frames: tuple[str, ...] = ()) -> Outcome:
+    """An outcome without a result; its status follows from the code."""
+    return Outcome(
+        status=_STATUS_OF.get(code, ExecutionStatus.FAILED),
+        error_code=code,
+        error_message=message[:MAX_MESSAGE_CHARS],
+        trap_frames=trap_frames,
+    )
+
+
+def take_trap(trap: int) -> GuestFault:
+    """The fault that a trap of the guest stands for; frees the trap."""
+    code = ctypes.c_uint8()
+    known = capi.trap_code(trap, ctypes.addressof(code))
+    frames = _take_frames(capi.trap_trace, trap)
+    message = capi.ByteVec()
+    capi.trap_message(trap, ctypes.addressof(message))
+    text = capi.take_bytes(message).rstrip(b"\0").decode("utf-8", "replace")
+    capi.trap_delete(trap)
+    if not known:
+        return GuestFault(ErrorCode.TRAP_OTHER, text, trap_frames=frames)
+    error_code = _TRAP_CODES.get(code.value, ErrorCode.TRAP_OTHER)
+    return GuestFault(error_code, _EXPLANATIONS.get(error_code, text), trap_frames=frames)
+
+
+def take_error(error: int) -> GuestFault:
+    """The fault that an error from the library stands for; frees the error.
+
+    Guests' own failures come as traps; what comes as an error is the engine refusing to go on.
+    """
+    frames = _take_frames(capi.error_wasm_trace, error)
+    return GuestFault(ErrorCode.INSTANCE_FAILED, capi.take_error(error), trap_frames=frames)
+
+
+def _take_frames(trace: capi.Function, source: int) -> tuple[str, ...]:
+    frames = capi.PointerVec()
+    trace(source, ctypes.addressof(frames))
+    described = tuple(_describe_frame(frames.data[index]) for index in range(min(frames.size, MAX_FRAMES)))
+    capi.frame_vec_delete(ctypes.addressof(frames))
+    return described
+
+
+def _describe_frame(frame: int) -> str:
+    """`name+0x1f`, or `func[3]+0x1f` where the module has no name for the function."""
+    name = capi.frame_func_name(frame)
+    if name and name.contents.size:
+        vector = name.contents
+        label = ctypes.string_at(vector.data, min(vector.size, MAX_NAME_BYTES)).decode("utf-8", "replace")
+    else:
+        label = f"func[{capi.frame_func_index(frame)}]"
+    return f"{label}+{capi.frame_func_offset(frame):#x}"

@@ -1,0 +1,103 @@
+"""How our engines are configured: the same in the server, which runs code, and in the child that compiles it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict, dataclass
+
+from spear_wasm.engine import capi
+
+MAX_TABLES = 10
+"""Tables of one module, at most."""
+HOST_STACK_BYTES = 1 << 20
+"""What a fiber's stack holds beyond the guest's own: our host calls run Python on it."""
+
+_FEATURES = {
+    # Guests that need one of these are rare, each enlarges what an attacker can reach, and more than one
+    # memory would defeat the store's per-memory limit.
+    "wasm_threads": False,
+    "shared_memory": False,
+    "wasm_multi_memory": False,
+    "wasm_memory64": False,
+    "wasm_gc": False,
+    "wasm_function_references": False,
+    "wasm_exceptions": False,
+    "wasm_stack_switching": False,
+    "wasm_custom_page_sizes": False,
+    "wasm_wide_arithmetic": False,
+    "wasm_relaxed_simd": False,
+    "wasm_reference_types": True,
+    "wasm_bulk_memory": True,
+    "wasm_multi_value": True,
+    "wasm_simd": True,
+    "wasm_tail_call": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Everything about an engine that shapes the code compiled for it, and the size of its pool.
+
+    `max_memory_bytes` is the server's ceiling: each pool slot reserves that much address space. `metered`
+    engines count fuel, which costs tight loops up to half of their speed.
+    """
+
+    metered: bool
+    max_memory_bytes: int
+    max_table_elements: int
+    wasm_stack_bytes: int
+    sandboxes: int
+
+    def new_engine(self) -> int:
+        """A new engine with the pooling allocator; the caller deletes it."""
+        config = capi.config_new()
+        capi.config_set(config, "epoch_interruption", True)
+        capi.config_set(config, "consume_fuel", self.metered)
+        capi.config_set(config, "max_wasm_stack", self.wasm_stack_bytes)
+        capi.config_set(config, "async_stack_size", self.wasm_stack_bytes + HOST_STACK_BYTES)
+        capi.config_set(config, "memory_reservation", self.max_memory_bytes)
+        capi.config_set(config, "memory_reservation_for_growth", 0)
+        capi.config_set(config, "memory_guard_size", 1 << 16)
+        for feature, enabled in _FEATURES.items():
+            capi.config_set(config, feature, enabled)
+        self._set_pool(config)
+        return int(capi.engine_new_with_config(config))
+
+    def _set_pool(self, config: int) -> None:
+        pool = capi.pooling_config_new()
+        options = {
+            "total_core_instances": self.sandboxes,
+            "total_memories": self.sandboxes,
+            "total_tables": self.sandboxes * MAX_TABLES,
+            "total_stacks": self.sandboxes,
+            "max_memories_per_module": 1,
+            "max_tables_per_module": MAX_TABLES,
+            "max_memory_size": self.max_memory_bytes,
+            "table_elements": self.max_table_elements,
+            # What a closed sandbox leaves resident in its slot, zeroed by hand: cheap for small guests.
+            "linear_memory_keep_resident": 1 << 16,
+            "table_keep_resident": 1 << 14,
+            "async_stack_keep_resident": 1 << 14,
+        }
+        for option, value in options.items():
+            capi.pooling_set(pool, option, value)
+        capi.pooling_strategy_set(config, pool)
+        capi.pooling_config_delete(pool)
+
+    def fingerprint(self) -> str:
+        """32 hex digits that differ whenever machine code compiled under other conditions must not be used."""
+        conditions = {**asdict(self), "features": _FEATURES, "wasmtime": capi.PINNED_VERSION, "cpu": _cpu()}
+        del conditions["sandboxes"]
+        return hashlib.sha256(repr(sorted(conditions.items())).encode()).hexdigest()[:32]
+
+
+def _cpu() -> str:
+    """The processor as far as compiled code depends on it: its architecture and feature flags."""
+    flags = ""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:  # noqa: PTH123  a stream of lines
+            flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = platform.processor()
+    return f"{platform.machine()} {flags}"

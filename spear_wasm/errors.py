@@ -1,0 +1,206 @@
+"""Every error this package raises on purpose, as one tree.
+
+    SpearError
+    ├── ArtifactError         the uploaded bytes, their names, their storage
+    │   ├── InvalidArtifact         INVALID_ARGUMENT     not a module we can run; says what and at which byte
+    │   ├── ArtifactTooLarge        INVALID_ARGUMENT     above the server's ceiling for one artifact
+    │   ├── ChecksumMismatch        INVALID_ARGUMENT     the bytes are not the ones that were announced
+    │   ├── CompileRefused          INVALID_ARGUMENT     compiling took more than one upload may take
+    │   ├── ArtifactNotFound        NOT_FOUND
+    │   ├── VersionExists           ALREADY_EXISTS       versions do not move
+    │   ├── ArtifactInUse           FAILED_PRECONDITION  tasks refer to it
+    │   ├── ArtifactDeleted         FAILED_PRECONDITION  a task's artifact was removed by force
+    │   ├── StorageFull             RESOURCE_EXHAUSTED   counts or bytes on disk are at their bound
+    │   ├── TooManyUploads          RESOURCE_EXHAUSTED   try again later
+    │   └── UploadStalled           DEADLINE_EXCEEDED    no bytes came for too long
+    ├── TaskError             registrations and calls that cannot be accepted
+    │   ├── InvalidRequest          INVALID_ARGUMENT
+    │   ├── TaskNotFound            NOT_FOUND
+    │   ├── FunctionNotFound        NOT_FOUND
+    │   ├── TaskExists              ALREADY_EXISTS       the name is taken by another spec
+    │   ├── ExecutionExists         ALREADY_EXISTS       the execution id is in use
+    │   ├── TaskBusy                FAILED_PRECONDITION  it has executions waiting or running
+    │   ├── TooManyTasks            RESOURCE_EXHAUSTED
+    │   └── ServerBusy              RESOURCE_EXHAUSTED   the line is full; says when to try again
+    ├── InstanceError         sandboxes, on the host's side
+    │   ├── SandboxUnavailable      INTERNAL             none could be made
+    │   └── ServerDraining          UNAVAILABLE          shutting down
+    ├── GuestRuntimeError     runtimes: what recognises, links and calls guests
+    │   ├── UnknownRuntime          INVALID_ARGUMENT
+    │   ├── UnlinkableArtifact      FAILED_PRECONDITION  imports that no runtime provides
+    │   └── Unimplemented           UNIMPLEMENTED        a method or mode this server does not offer
+    └── ConfigurationError    the operator's mistakes; INVALID_ARGUMENT
+
+What a *guest* did (a trap, an empty fuel tank, a timeout) is not an error of ours but the outcome of an
+execution: see `spear_wasm.model.Outcome`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class StatusCode(IntEnum):
+    """The canonical gRPC status codes that our errors use, by their wire numbers."""
+
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+class SpearError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        status: the gRPC status that callers see.
+        reason: the ErrorInfo reason, UPPER_SNAKE_CASE, unique in the tree.
+        metadata: small facts for programs (names, numbers); values may hold caller- or guest-chosen text.
+        retry_after: seconds after which the same call may succeed, or None where waiting does not help.
+    """
+
+    status: ClassVar[StatusCode] = StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    by_reason: ClassVar[dict[str, type[SpearError]]] = {}
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+    def __init_subclass__(cls, status: StatusCode | None = None, reason: str | None = None) -> None:
+        if status is not None:
+            cls.status = status
+        cls.reason = reason or _reason_of(cls.__name__)
+        if cls.reason in SpearError.by_reason:
+            raise TypeError(f"two error classes share the reason {cls.reason}")
+        SpearError.by_reason[cls.reason] = cls
+
+
+def _reason_of(class_name: str) -> str:
+    return "".join("_" + letter if letter.isupper() else letter for letter in class_name).strip("_").upper()
+
+
+class ArtifactError(SpearError):
+    """Something is wrong with an artifact, its names or its storage."""
+
+
+class InvalidArtifact(ArtifactError, status=StatusCode.INVALID_ARGUMENT):
+    """The bytes are not a module that this server runs; the message says what and at which byte."""
+
+
+class ArtifactTooLarge(ArtifactError, status=StatusCode.INVALID_ARGUMENT):
+    """The upload is above the server's ceiling for one artifact."""
+
+
+class ChecksumMismatch(ArtifactError, status=StatusCode.INVALID_ARGUMENT):
+    """The bytes are not the ones that the checksum or the size announced."""
+
+
+class CompileRefused(ArtifactError, status=StatusCode.INVALID_ARGUMENT):
+    """Compiling the module took more time or memory than one upload may take."""
+
+
+class ArtifactNotFound(ArtifactError, status=StatusCode.NOT_FOUND):
+    """No artifact goes by that reference."""
+
+
+class VersionExists(ArtifactError, status=StatusCode.ALREADY_EXISTS):
+    """The name and version exist with other bytes; versions do not move."""
+
+
+class ArtifactInUse(ArtifactError, status=StatusCode.FAILED_PRECONDITION):
+    """Tasks refer to the artifact; delete them first, or force."""
+
+
+class ArtifactDeleted(ArtifactError, status=StatusCode.FAILED_PRECONDITION):
+    """The task's artifact was removed by force; upload it again."""
+
+
+class StorageFull(ArtifactError, status=StatusCode.RESOURCE_EXHAUSTED):
+    """The number of artifacts or their bytes on disk are at the server's bound."""
+
+
+class TooManyUploads(ArtifactError, status=StatusCode.RESOURCE_EXHAUSTED):
+    """As many uploads run as the server allows at once."""
+
+
+class UploadStalled(ArtifactError, status=StatusCode.DEADLINE_EXCEEDED):
+    """The upload sent nothing for longer than the server waits."""
+
+
+class TaskError(SpearError):
+    """A registration or a call cannot be accepted."""
+
+
+class InvalidRequest(TaskError, status=StatusCode.INVALID_ARGUMENT):
+    """The caller's request does not make sense; the message says which field and why."""
+
+
+class TaskNotFound(TaskError, status=StatusCode.NOT_FOUND):
+    """No task has that id or name."""
+
+
+class FunctionNotFound(TaskError, status=StatusCode.NOT_FOUND):
+    """The task's artifact exports no callable function of that name."""
+
+
+class TaskExists(TaskError, status=StatusCode.ALREADY_EXISTS):
+    """The task name is taken by a task with another spec."""
+
+
+class ExecutionExists(TaskError, status=StatusCode.ALREADY_EXISTS):
+    """The execution id is in use."""
+
+
+class TaskBusy(TaskError, status=StatusCode.FAILED_PRECONDITION):
+    """The task has executions waiting or running; wait for them, or force."""
+
+
+class TooManyTasks(TaskError, status=StatusCode.RESOURCE_EXHAUSTED):
+    """The number of tasks is at the server's bound."""
+
+
+class ServerBusy(TaskError, status=StatusCode.RESOURCE_EXHAUSTED):
+    """The line in front of the sandboxes is full."""
+
+
+class InstanceError(SpearError):
+    """A sandbox could not be had, by the host's fault."""
+
+
+class SandboxUnavailable(InstanceError):
+    """The engine could not make a sandbox."""
+
+
+class ServerDraining(InstanceError, status=StatusCode.UNAVAILABLE):
+    """The server is shutting down and accepts nothing new."""
+
+
+class GuestRuntimeError(SpearError):
+    """Something is wrong with a runtime, or with what is asked of it (the seed's RuntimeError)."""
+
+
+class UnknownRuntime(GuestRuntimeError, status=StatusCode.INVALID_ARGUMENT):
+    """No runtime of that name is installed."""
+
+
+class UnlinkableArtifact(GuestRuntimeError, status=StatusCode.FAILED_PRECONDITION):
+    """The module imports something that its runtime does not provide."""
+
+
+class Unimplemented(GuestRuntimeError, status=StatusCode.UNIMPLEMENTED):
+    """This server does not offer that method or mode."""
+
+
+class ConfigurationError(SpearError, status=StatusCode.INVALID_ARGUMENT):
+    """The operator's configuration is wrong; the message names the key."""

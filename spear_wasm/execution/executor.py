@@ -1,0 +1,164 @@
+"""The threads that run guests which do not finish at once, and the clock that ends those whose time is up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from spear_wasm.engine.outcome import GuestFault
+from spear_wasm.engine.ticker import Ticker
+from spear_wasm.execution.fiber import Fiber, FiberState
+from spear_wasm.execution.run_queue import RunQueue
+from spear_wasm.execution.timers import Timer, Timers
+from spear_wasm.model import ErrorCode, Outcome
+
+
+class Executor:
+    """Runs fibers to their end, slice by slice, on a fixed number of threads that take turns among them.
+
+    A fiber's first slice may be run by the thread that starts it (`start(..., on_the_spot=True)`); most
+    guests end there. A guest is ended by unwinding it: at its deadline or on `kill`, at once where no thread
+    is running it, else after its present slice. What a guest's end sets off (`Fiber.on_end`) is called
+    without any lock held.
+    """
+
+    def __init__(self, ticker: Ticker, threads: int) -> None:
+        self._ticker = ticker
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        # guards: the run queue, the timers, the chores, every fiber's state, _closing
+        self._queue = RunQueue()
+        self._chores: deque[Callable[[], None]] = deque()
+        self._timers = Timers()
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._run_turns, name=f"spear-executor-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def start(self, fiber: Fiber, *, on_the_spot: bool = False) -> None:
+        """Run a new fiber. With `on_the_spot` the calling thread runs its first slice.
+
+        The calling thread must not be one where KeyboardInterrupt may be raised: it would land in a host
+        call, on the guest's stack.
+        """
+        if on_the_spot:
+            fiber.state = FiberState.POLLED
+            self._ticker.guest_polled()
+            outcome = fiber.run_slice()
+            if outcome is not None:
+                with self._lock:
+                    fiber.state = FiberState.ENDED
+                self._finish(fiber, outcome)
+                return
+        self._put_back(fiber)
+
+    def kill(self, fiber: Fiber, fault: GuestFault) -> None:
+        """End a fiber with a fault, unless it has ended. Returns without waiting for a running slice."""
+        with self._lock:
+            mine = self._take_for_killing(fiber, fault)
+        if mine:
+            self._finish(fiber, fiber.kill(fault))
+
+    def _take_for_killing(self, fiber: Fiber, fault: GuestFault) -> bool:
+        if fiber.state is FiberState.RUNNABLE:
+            fiber.state = FiberState.ENDED
+            return True
+        if fiber.state is FiberState.POLLED and fiber.kill_fault is None:
+            fiber.kill_fault = fault
+        return False
+
+    def at(self, when: float, action: Callable[[], None]) -> Timer:
+        """Call `action` on an executor thread at a time.monotonic() value; it must be short."""
+        timer = Timer(when, action)
+        with self._work:
+            self._timers.add(timer)
+            self._work.notify()
+        return timer
+
+    def cancel_timer(self, timer: Timer) -> None:
+        """Do not call its action, if that is not under way."""
+        with self._lock:
+            self._timers.cancel(timer)
+
+    def defer(self, chore: Callable[[], None]) -> None:
+        """Do something that takes milliseconds soon, when no deadline is due."""
+        with self._work:
+            self._chores.append(chore)
+            self._work.notify()
+
+    def runnable(self) -> int:
+        """Fibers that wait for a turn."""
+        with self._lock:
+            return len(self._queue)
+
+    def close(self) -> None:
+        """Stop the threads and wait for them. All fibers must have ended."""
+        with self._work:
+            self._closing = True
+            self._work.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _put_back(self, fiber: Fiber) -> None:
+        with self._work:
+            doomed = fiber.kill_fault
+            if doomed is None:
+                if fiber.timer is None:
+                    fiber.timer = Timer(fiber.deadline, lambda: self.kill(fiber, _out_of_time()))
+                    self._timers.add(fiber.timer)
+                fiber.state = FiberState.RUNNABLE
+                self._queue.push(fiber)
+                self._work.notify()
+            else:
+                fiber.state = FiberState.ENDED
+        if doomed is not None:
+            self._finish(fiber, fiber.kill(doomed))
+
+    def _run_turns(self) -> None:
+        while (turn := self._next_turn()) is not None:
+            turn()
+
+    def _next_turn(self) -> Callable[[], None] | None:
+        """What to do next, waiting for it; None when the executor closes and nothing is left to do."""
+        with self._work:
+            while True:
+                timer = self._timers.take_due(time.monotonic())
+                if timer is not None:
+                    return timer.action
+                if self._chores:
+                    return self._chores.popleft()
+                fiber = self._queue.pop()
+                if fiber is not None:
+                    fiber.state = FiberState.POLLED
+                    return partial(self._run_turn, fiber)
+                if self._closing:
+                    return None
+                next_time = self._timers.next_time()
+                self._work.wait(None if next_time is None else max(0.0, next_time - time.monotonic()))
+
+    def _run_turn(self, fiber: Fiber) -> None:
+        self._ticker.guest_polled()
+        before = fiber.cpu_ns
+        outcome = fiber.run_slice()
+        fiber.virtual_time += fiber.cpu_ns - before
+        if outcome is None:
+            self._put_back(fiber)
+            return
+        with self._lock:
+            fiber.state = FiberState.ENDED
+        self._finish(fiber, outcome)
+
+    def _finish(self, fiber: Fiber, outcome: Outcome) -> None:
+        if fiber.timer is not None:
+            self.cancel_timer(fiber.timer)
+        fiber.end(outcome)
+
+
+def _out_of_time() -> GuestFault:
+    return GuestFault(ErrorCode.TIMEOUT, "the execution's time budget ended")

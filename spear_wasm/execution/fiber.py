@@ -1,0 +1,80 @@
+"""A guest's run in a sandbox, from its first slice to its outcome. Owned by one thread at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from enum import Enum, auto
+
+from spear_wasm.engine.outcome import GuestFault, failure
+from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.execution.timers import Timer
+from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
+
+Run = Generator[None, None, "tuple[TypedValue, ...]"]
+Ended = Callable[["Fiber", Outcome, Usage], None]
+
+
+class FiberState(Enum):
+    """Who may touch a fiber: the executor's lock guards the moves."""
+
+    NEW = auto()
+    RUNNABLE = auto()
+    POLLED = auto()
+    ENDED = auto()
+
+
+class Fiber:
+    """The steps of a guest in its sandbox, with a CPU budget and a deadline.
+
+    `deadline` is a time.monotonic() value; `cpu_limit_ms` of 0 is no limit. `on_end` is called once, by the
+    thread that ended the fiber, before the sandbox is closed by `close`.
+    """
+
+    __slots__ = (
+        "_cpu_limit_ns", "_on_end", "_run", "cpu_ns", "deadline", "kill_fault", "sandbox", "state",
+        "timer", "virtual_time",
+    )  # fmt: skip
+
+    def __init__(
+        self, sandbox: Sandbox, run: Run, *, deadline: float, cpu_limit_ms: int, on_end: Ended
+    ) -> None:
+        self.sandbox = sandbox
+        self.deadline = deadline
+        self.state = FiberState.NEW
+        self.cpu_ns = 0
+        self.virtual_time = 0
+        self.kill_fault: GuestFault | None = None
+        self.timer: Timer | None = None
+        self._run = run
+        self._cpu_limit_ns = cpu_limit_ms * 1_000_000
+        self._on_end = on_end
+
+    def run_slice(self) -> Outcome | None:
+        """Run the guest for one slice on this thread; its outcome if that was the last one."""
+        start = time.thread_time_ns()
+        try:
+            next(self._run)
+        except StopIteration as stop:
+            outcome: Outcome | None = Outcome(ExecutionStatus.COMPLETED, stop.value)
+        except GuestFault as fault:
+            outcome = fault.outcome()
+        except Exception as error:  # noqa: BLE001  a bug in a host function must end this guest, not this thread
+            outcome = failure(ErrorCode.INSTANCE_FAILED, f"the host failed: {type(error).__name__}: {error}")
+        else:
+            outcome = None
+        self.cpu_ns += time.thread_time_ns() - start
+        if outcome is None and self.kill_fault is None and 0 < self._cpu_limit_ns <= self.cpu_ns:
+            self.kill_fault = GuestFault(
+                ErrorCode.CPU_TIME_EXCEEDED, f"the guest used its {self._cpu_limit_ns / 1e6:g} ms of CPU time"
+            )
+        return outcome
+
+    def kill(self, fault: GuestFault) -> Outcome:
+        """Unwind the guest, on whatever thread owns the fiber; the outcome to end it with."""
+        self._run.close()
+        return fault.outcome()
+
+    def end(self, outcome: Outcome) -> None:
+        """Report the outcome and what the guest used."""
+        self._on_end(self, outcome, self.sandbox.usage(self.cpu_ns))

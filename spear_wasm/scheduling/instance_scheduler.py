@@ -1,0 +1,60 @@
+"""The line in front of the sandboxes: first come, first served within a task; between tasks the policy decides."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from spear_wasm.scheduling.policy import Policy
+
+Item = TypeVar("Item")
+
+
+class InstanceScheduler(Generic[Item]):
+    """Waiting items by the task that they belong to. Not locked: the manager's lock guards it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._lines: dict[Hashable, deque[Item]] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, task: Hashable, item: Item) -> None:
+        """Join the end of the task's line."""
+        self._lines.setdefault(task, deque()).append(item)
+        self._length += 1
+
+    def remove(self, task: Hashable, item: Item) -> bool:
+        """Leave the line; False if the item was not in it."""
+        line = self._lines.get(task)
+        if line is None or item not in line:
+            return False
+        line.remove(item)
+        self._shrink(task, line)
+        return True
+
+    def take_next(self, may_start: Callable[[Item], bool]) -> Item | None:
+        """Remove and return the item whose turn it is: the first of a task's line that may start now.
+
+        `may_start` is asked about heads of lines, in the order of the policy, until it says yes.
+        """
+        for task in self._policy.propose(self._lines):
+            line = self._lines[task]
+            if may_start(line[0]):
+                item = line.popleft()
+                self._shrink(task, line)
+                self._policy.chosen(task)
+                return item
+        return None
+
+    def waiting(self, task: Hashable) -> list[Item]:
+        """The task's line, first come first."""
+        return list(self._lines.get(task, ()))
+
+    def _shrink(self, task: Hashable, line: deque[Item]) -> None:
+        self._length -= 1
+        if not line:
+            del self._lines[task]

@@ -1,0 +1,106 @@
+"""Callers' values, checked against the types of WebAssembly.
+
+A caller's value may be a number, a text that holds one, or JSON; a guest's parameter is exact. Whatever would
+lose something (a fraction, an overflow, a text that is no number) is refused; rounding to f32 is not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+
+import msgspec
+
+from spear_wasm.errors import InvalidRequest
+from spear_wasm.model import Json, Parameter, ValueType
+
+NUMERIC_TYPES = frozenset({ValueType.I32, ValueType.I64, ValueType.F32, ValueType.F64})
+TYPE_NAMES = frozenset({"", "i32", "i64", "f32", "f64", "string", "bytes", "json"})
+"""What a caller may say a parameter's type is; empty: the signature decides."""
+
+_INTEGER_TEXT = re.compile(r"[+-]?\d{1,25}", re.ASCII)
+_FLOAT_TEXT = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,5})?|[+-]?inf|nan", re.ASCII)
+_BITS = {ValueType.I32: 32, ValueType.I64: 64}
+_FLOAT32 = struct.Struct("<f")
+
+
+def to_number(parameter: Parameter, wanted: ValueType, where: str) -> int | float:
+    """The number for an i32, i64 (as a signed integer), f32 or f64 parameter.
+
+    `where` names the parameter in messages.
+
+    Raises:
+        InvalidRequest: the value is no such number, or the caller's type is another.
+    """
+    if parameter.type in NUMERIC_TYPES and parameter.type != wanted:
+        raise InvalidRequest(f"{where} is an {wanted}, but is given as {parameter.type}")
+    check_type_name(parameter, where)
+    if wanted in _BITS:
+        return _to_integer(parameter.value, wanted, where)
+    return _to_float(parameter.value, wanted, where)
+
+
+def check_type_name(parameter: Parameter, where: str) -> None:
+    """Refuse a type that the contract does not have."""
+    if parameter.type not in TYPE_NAMES:
+        raise InvalidRequest(f"{where} is given as {shown(parameter.type)}; types are i32 i64 f32 f64 string bytes json")
+
+
+def _to_integer(value: Json | bytes, wanted: ValueType, where: str) -> int:
+    if isinstance(value, str) and _INTEGER_TEXT.fullmatch(value):
+        value = int(value)
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequest(f"{where} must be an integer ({wanted}), not {shown(value)}")
+    bits = _BITS[wanted]
+    if not -(1 << (bits - 1)) <= value < 1 << bits:
+        raise InvalidRequest(f"{where} is {shown(value)}; {wanted} takes -2^{bits - 1} to 2^{bits}-1")
+    return value - (1 << bits) if value >> (bits - 1) == 1 else value
+
+
+def _to_float(value: Json | bytes, wanted: ValueType, where: str) -> float:
+    if isinstance(value, str):
+        if not _FLOAT_TEXT.fullmatch(value.lower().replace("infinity", "inf")):
+            raise InvalidRequest(f"{where} must be a number ({wanted}), not {shown(value)}")
+        number = float(value)
+        overflows = math.isinf(number) and "inf" not in value.lower()
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequest(f"{where} must be a number ({wanted}), not {shown(value)}")
+    else:
+        try:
+            number, overflows = float(value), False
+        except OverflowError:
+            number, overflows = math.inf, True
+    if wanted is ValueType.F32 and not overflows:
+        try:
+            _FLOAT32.pack(number)
+        except OverflowError:
+            overflows = True
+    if overflows:
+        raise InvalidRequest(f"{where} is {shown(value)}, which is too large for {wanted}")
+    return number
+
+
+def to_bytes(parameter: Parameter, where: str) -> bytes:
+    """The bytes for a bytes parameter: bytes as they are, text as UTF-8, anything else as compact JSON.
+
+    Raises:
+        InvalidRequest: the caller says that it is a number type.
+    """
+    check_type_name(parameter, where)
+    if parameter.type in NUMERIC_TYPES:
+        raise InvalidRequest(f"{where} is bytes, but is given as {parameter.type}")
+    if isinstance(parameter.value, bytes):
+        return parameter.value
+    if isinstance(parameter.value, str) and parameter.type != "json":
+        return parameter.value.encode()
+    return msgspec.json.encode(parameter.value)
+
+
+def shown(value: object, length: int = 60) -> str:
+    """A caller's or guest's value for a message: escaped and cut."""
+    text = repr(value[: length + 1] if isinstance(value, str | bytes) else value)
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= length else text[:length] + "…"
