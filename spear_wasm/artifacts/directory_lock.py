@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from spear_wasm.errors import ConfigurationError
 
@@ -28,8 +29,7 @@ class DirectoryLock:
                 f"{directory} is in use by process {holder}; one server at a time may have a data directory",
                 pid=holder,
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        os.ftruncate(descriptor, os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0))
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
@@ -38,7 +38,7 @@ class DirectoryLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __enter__(self) -> DirectoryLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

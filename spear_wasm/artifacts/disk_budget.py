@@ -56,7 +56,7 @@ class DiskBudget:
     def _refuse(self, wanted: int) -> None:
         if wanted > self._limit:
             raise StorageFull(
-                f"{format_size(wanted)} would be on disk, above the server's bound of {format_size(self._limit)}; "
-                "delete artifacts that are not needed",
+                f"{format_size(wanted)} would be on disk, above the server's bound of "
+                f"{format_size(self._limit)}; delete artifacts that are not needed",
                 limit=self._limit,
             )

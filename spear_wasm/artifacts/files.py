@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,15 +28,15 @@ def make_private_directory(path: Path) -> Path:
     return path
 
 
-def write_sealed(path: Path, content: bytes, *, temporary_prefix: str) -> None:
-    """Put `content` at `path` in one step, replacing what is there."""
-    temporary = path.with_name(temporary_prefix + secrets.token_hex(8))
+@contextlib.contextmanager
+def written_sealed(path: Path, content: bytes) -> Iterator[Path]:
+    """A new file at `path`, to be renamed to where it belongs; what is not renamed goes at the end."""
     try:
-        temporary.write_bytes(content)
-        temporary.chmod(SEALED_MODE)
-        temporary.replace(path)
+        path.write_bytes(content)
+        path.chmod(SEALED_MODE)
+        yield path
     finally:
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

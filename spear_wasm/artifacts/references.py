@@ -43,7 +43,9 @@ class Reference:
         if not version or version == self.version:
             return self
         if self.version:
-            raise InvalidRequest(f"{self} names a version already; the version beside it is {quoted(version)}")
+            raise InvalidRequest(
+                f"{self} names a version already; the version beside it is {quoted(version)}"
+            )
         return replace(self, version=check_version(version))
 
 
@@ -84,8 +86,8 @@ def check_name(text: str) -> str:
     """
     if len(text) > MAX_NAME or _NAME.fullmatch(text) is None:
         raise InvalidRequest(
-            f"artifact name {quoted(text)} is not made of parts like [A-Za-z0-9][A-Za-z0-9._-]{{0,127}}, separated "
-            f"by /, of {MAX_NAME} characters together"
+            f"artifact name {quoted(text)} is not made of parts like [A-Za-z0-9][A-Za-z0-9._-]{{0,127}}, "
+            f"separated by /, of at most {MAX_NAME} characters together"
         )
     if text == _ALGORITHM:
         raise InvalidRequest(f"artifact name {text!r} is reserved: {text}:<hex> means a digest")
@@ -99,7 +101,9 @@ def check_version(text: str) -> str:
         InvalidRequest: it breaks the rules for versions.
     """
     if _VERSION.fullmatch(text) is None:
-        raise InvalidRequest(f"artifact version {quoted(text)} is not of the form [A-Za-z0-9][A-Za-z0-9._-]{{0,127}}")
+        raise InvalidRequest(
+            f"artifact version {quoted(text)} is not of the form [A-Za-z0-9][A-Za-z0-9._-]{{0,127}}"
+        )
     return text
 
 

@@ -7,13 +7,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import click
 
-from spear_wasm.cli.options import DURATION, SIZE, UTF8, Command
+from spear_wasm.cli.options import Command, duration, size, utf8
 from spear_wasm.client import Argument
 from spear_wasm.limits import ResourceLimits
 
@@ -38,18 +39,18 @@ class FunctionCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse unknown options, numbers aside, before the parser takes them for arguments."""
         options = {name: option for option in self.get_params(ctx) for name in option.opts}
-        tokens = iter(args)
-        for token in tokens:
-            if token == "--":
+        words = iter(args)
+        for word in words:
+            if word == "--":
                 break
-            if len(token) < 2 or token[0] != "-" or _NEGATIVE_NUMBER.fullmatch(token):
+            if len(word) < 2 or word[0] != "-" or _NEGATIVE_NUMBER.fullmatch(word):
                 continue
-            name = token.partition("=")[0] if token.startswith("--") else token[:2]
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
             option = options.get(name)
             if option is None:
                 raise click.NoSuchOption(name, possibilities=get_close_matches(name, options), ctx=ctx)
-            if token == name and isinstance(option, click.Option) and not option.is_flag:
-                next(tokens, None)
+            if word == name and isinstance(option, click.Option) and not option.is_flag:
+                next(words, None)
         return super().parse_args(ctx, args)
 
 
@@ -78,9 +79,10 @@ def call_options(command: Command) -> Command:
         named |= _named(parameters, taken=named)
         command(call=CallArguments(positional, named, timeout, limits), **rest)
 
+    decorated: Command = collected
     for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
+        decorated = option(decorated)
+    return decorated
 
 
 def _input_of(
@@ -90,7 +92,7 @@ def _input_of(
     if bool(arguments) + (document is not None) + stdin > 1:
         raise click.UsageError("ARGS, -i and --stdin exclude each other")
     if stdin:
-        return (click.get_binary_stream("stdin").read(),), {}
+        return (sys.stdin.buffer.read(),), {}
     if document is None:
         return tuple(map(_as_typed, arguments)), {}
     value = _parsed(document)
@@ -128,25 +130,25 @@ def _named(parameters: Iterable[str], taken: Mapping[str, Argument]) -> dict[str
     return named
 
 
-_OPTIONS = (
+_OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED),
     click.option(
-        "-i", "--input", "document", metavar="JSON", type=UTF8,
+        "-i", "--input", "document", metavar="JSON", type=utf8,
         help="Arguments as JSON: an array by position, an object by name, anything else the only one.",
     ),
     click.option("--stdin", is_flag=True, help="The bytes of standard input are the only argument."),
     click.option(
-        "-p", "--param", "parameters", metavar="NAME=VALUE", type=UTF8, multiple=True,
+        "-p", "--param", "parameters", metavar="NAME=VALUE", type=utf8, multiple=True,
         help="An argument by name. Repeatable.",
     ),
     click.option(
-        "--timeout", metavar="DURATION", type=DURATION,
+        "--timeout", metavar="DURATION", type=duration,
         help="Longest time, queueing included: 250ms, 2s, 1m.",
     ),
     click.option(
         "--fuel", metavar="N", type=click.IntRange(1, 2**64 - 1),
         help="Most units of fuel, about one for each instruction.",
     ),
-    click.option("--max-memory", metavar="SIZE", type=SIZE, help="Most memory: 64KiB, 64MiB."),
-    click.option("--max-cpu-time", metavar="DURATION", type=DURATION, help="Most CPU time: 10ms, 1s."),
+    click.option("--max-memory", metavar="SIZE", type=size, help="Most memory: 64KiB, 64MiB."),
+    click.option("--max-cpu-time", metavar="DURATION", type=duration, help="Most CPU time: 10ms, 1s."),
 )  # fmt: skip

@@ -8,15 +8,15 @@ import click
 
 from spear_wasm.cli import exit_codes
 from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
-from spear_wasm.cli.options import UTF8, address_option, format_option
+from spear_wasm.cli.options import address_option, format_option, utf8
 from spear_wasm.cli.output import Output
 from spear_wasm.cli.results import show_result
 from spear_wasm.client import Client
 
 
 @click.command(cls=FunctionCommand)
-@click.argument("reference", metavar="REF", type=UTF8)
-@click.argument("function", type=UTF8)
+@click.argument("reference", metavar="REF", type=utf8)
+@click.argument("function", type=utf8)
 @call_options
 @click.option(
     "-o", "--output", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
@@ -35,10 +35,11 @@ def call(
     address: str,
     output: Output,
 ) -> None:
-    """Call FUNCTION of the artifact REF (NAME, NAME:VERSION or sha256:HEX) with ARGS.
+    """Call a function of an artifact.
 
-    What an argument means, a number or text, is decided by the function's signature. Behind `--` nothing is
-    taken for an option. The result goes to standard output; logs, costs and errors to standard error.
+    REF is NAME, NAME:VERSION or sha256:HEX. Whether one of the ARGS is a number or text, the function's
+    signature decides; behind `--` none of them is taken for an option. The result goes to standard output;
+    logs, costs and errors go to standard error.
     """
     with Client(address) as client:
         result = client.call(

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -51,12 +50,12 @@ def _document_of(message: Message) -> Json:
         return plain
     if isinstance(message, Timestamp):
         return message.ToJsonString()
-    return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
+    return {field.name: _field(message, field.name) for field in message.DESCRIPTOR.fields}
 
 
-def _field(message: Message, field: FieldDescriptor) -> Json:
-    value = getattr(message, field.name)
-    if field.has_presence and not message.HasField(field.name):
+def _field(message: Message, name: str) -> Json:
+    field, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
+    if field.has_presence and not message.HasField(name):
         return None
     if field.enum_type is not None:
         return field.enum_type.values_by_number[value].name

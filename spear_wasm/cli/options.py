@@ -17,55 +17,35 @@ OUTPUT = "spear_wasm.output"
 """Where a context keeps its Output, for those who report errors."""
 
 
-class Utf8(click.ParamType):
-    """Text that can travel: the command line may hold bytes that are none."""
-
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse what is not UTF-8."""
-        if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
-            self.fail(f"{value!r} is not UTF-8", param, ctx)
-        return value
+def utf8(text: str) -> str:
+    """Text that can travel; a command line may hold bytes that are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(f"{text!r} is not UTF-8") from error
+    return text
 
 
-class Size(click.ParamType):
-    """A number of bytes above 0, such as 64MiB."""
-
-    name = "size"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read the size."""
-        if isinstance(value, int):
-            return value
-        try:
-            size = parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not 0 < size < 2**63:
-            self.fail(f"{value!r} is not a size that can be", param, ctx)
-        return size
+def size(text: str) -> int:
+    """Bytes above 0, written as 64KiB or 64MiB."""
+    try:
+        count = parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if not 0 < count < 2**63:
+        raise click.BadParameter(f"{text} is out of bounds")
+    return count
 
 
-class Duration(click.ParamType):
+def duration(text: str) -> float:
     """Seconds above 0, written as 250ms or 1h30m."""
-
-    name = "duration"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the duration."""
-        if not isinstance(value, str):
-            return value
-        try:
-            seconds = parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not 0 < seconds < 10**9:
-            self.fail(f"{value!r} is not a duration that can be", param, ctx)
-        return seconds
-
-
-UTF8, SIZE, DURATION = Utf8(), Size(), Duration()
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if not 0 < seconds < 10**9:
+        raise click.BadParameter(f"{text} is out of bounds")
+    return seconds
 
 
 def address_option(command: Command) -> Command:

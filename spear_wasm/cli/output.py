@@ -36,6 +36,8 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
+        # Asked of the stream: the console may be told by its environment to behave as if it were a terminal.
+        self.is_terminal = sys.stdout.isatty()
         self.console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
         self.aside = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
 
@@ -46,6 +48,11 @@ class Output:
     def line(self, text: str) -> None:
         """A line of the result."""
         click.echo(printable(text))
+
+    def heading(self, text: str) -> None:
+        """The name of what follows."""
+        self.console.print()
+        self.console.print(Text(text, style="bold"))
 
     def note(self, text: str) -> None:
         """Something worth knowing beside the result; programs are not told."""
@@ -69,7 +76,7 @@ class Output:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Rows under headings: drawn on a terminal, else aligned with spaces and never cut."""
         cells = [[printable(cell) for cell in row] for row in rows]
-        if self.console.is_terminal:
+        if self.is_terminal:
             self._draw(columns, cells)
             return
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]

@@ -36,13 +36,18 @@ def cost(result: CallResult) -> str:
     """What a call cost, in a line."""
     parts = [
         f"cpu {format_duration(result.cpu_time_ms / 1000)}",
-        f"wall {format_duration(result.execution_time_ms / 1000)}",
+        f"wall {wall_time(result)}",
         f"queue {format_duration(result.queue_time_ms / 1000)}",
         f"peak memory {format_size(result.memory_used_bytes)}",
     ]
     if result.fuel_used:
         parts.append(f"fuel {result.fuel_used:,}")
     return " · ".join(parts)
+
+
+def wall_time(result: CallResult) -> str:
+    """The time from start to end, which is measured in whole milliseconds."""
+    return format_duration(result.execution_time_ms / 1000) if result.execution_time_ms else "< 1 ms"
 
 
 def shown(value: Value) -> str:
@@ -52,7 +57,9 @@ def shown(value: Value) -> str:
             return ""
         case bytes():
             text = _text_in(value)
-            return f"{format_size(len(value))} of binary data" if text is None else printable(text, lines=True)
+            return (
+                f"{format_size(len(value))} of binary data" if text is None else printable(text, lines=True)
+            )
         case str():
             return printable(value, lines=True)
         case bool() | list() | dict():
@@ -75,7 +82,7 @@ def raw(value: Value) -> bytes:
 def _show_value(output: Output, value: Value) -> None:
     if value is None:
         return
-    if output.console.is_terminal:
+    if output.is_terminal:
         click.echo(shown(value))
         if isinstance(value, bytes) and _text_in(value) is None:
             output.note("save it with -o FILE, or pipe it on")
@@ -134,5 +141,13 @@ def _document(result: CallResult, *, saved: bool) -> dict[str, object]:
 
 def _type_name(value: Value) -> str:
     """What a document's `value` stands for; `bytes` are base64 there."""
-    names = {bytes: "bytes", str: "string", bool: "bool", int: "int", float: "float", list: "list", dict: "object"}
+    names = {
+        bytes: "bytes",
+        str: "string",
+        bool: "bool",
+        int: "int",
+        float: "float",
+        list: "list",
+        dict: "object",
+    }
     return names.get(type(value), "null")

@@ -104,7 +104,7 @@ class Client:
 
         with opened() as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
+            size = stream.seek(0, io.SEEK_END)
         header = artifact_pb2.UploadArtifactHeader(
             name=name, version=version, checksum=f"sha256:{digest}", size_bytes=size, labels=labels
         )

@@ -54,7 +54,7 @@ def _error_of(call: grpc.Call, address: str) -> SpearError:
     code, message = call.code(), call.details() or ""
     info, retry_after = _server_words(call)
     if info is None and code is grpc.StatusCode.UNAVAILABLE:
-        return ServerUnreachable(f"no server answers at {address}: {message}", code=code)
+        return ServerUnreachable(f"no server answers at {address} ({message.rpartition(': ')[2]})", code=code)
     kind = SpearError.by_reason.get(info.reason) if info is not None else None
     error: SpearError
     if kind is None or issubclass(kind, RemoteError):

@@ -65,6 +65,11 @@ class Compiler:
         for child in children:
             child.kill()
 
+    def child_pids(self) -> list[int]:
+        """The processes that compile at present."""
+        with self._lock:
+            return [child.pid for child in self._children]
+
     def _job(self, wasm: Path, output: Path, *, metered: bool) -> Job:
         settings, config = self._settings[metered], self._config
         return Job(

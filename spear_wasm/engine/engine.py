@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,10 @@ class Engine:
 
 
 class LinkedArtifact:
-    """A module with its imports resolved, ready to instantiate: shared by all sandboxes of an artifact."""
+    """A module with its imports resolved, ready to instantiate: shared by all sandboxes of an artifact.
+
+    Sandboxes hold a reference; when the last reference goes, so does the library's part.
+    """
 
     def __init__(
         self, engine: Engine, module_pointer: int, module: ModuleInfo,
@@ -69,19 +73,14 @@ class LinkedArtifact:
         self.engine = engine
         self.module = module
         self.calls_host = bool(functions)
-        self._linker = Linker(engine.pointer, functions)
+        linker = Linker(engine.pointer, functions)
+        weakref.finalize(self, linker.close)
         try:
-            self.pointer = self._linker.instantiate_pre(module_pointer)
+            self.pointer = linker.instantiate_pre(module_pointer)
         except ValueError as error:
-            self._linker.close()
             raise UnlinkableArtifact(f"the module's imports do not fit: {error}") from error
-        widest = max((max(len(f.type.params), len(f.type.results)) for f in module.functions), default=0)
-        self.widest_call = widest
+        weakref.finalize(self, capi.instance_pre_delete, self.pointer)
+        self.widest_call = max((len(f.type.params + f.type.results) for f in module.functions), default=0)
         self.memory_name = module.memory_export.encode() if module.memory_export is not None else None
         self.spare_buffers: deque[ctypes.Array[ctypes.c_char]] = deque(maxlen=64)
         """Call buffers of closed sandboxes, to use again; deque operations are atomic."""
-
-    def close(self) -> None:
-        """Give the library's parts back. No sandbox of this artifact may be alive."""
-        capi.instance_pre_delete(self.pointer)
-        self._linker.close()

@@ -14,7 +14,7 @@ _U32_BYTES = 5
 
 def invalid(problem: str, offset: int) -> InvalidArtifact:
     """The error for a problem at that byte of the module."""
-    return InvalidArtifact(f"{problem}, at byte {offset}", offset=offset)
+    return InvalidArtifact(f"{problem} (at byte {offset})", offset=offset)
 
 
 def encode_u32(value: int) -> bytes:

@@ -70,8 +70,8 @@ class ExportedFunction:
 
 
 def call_buffer(widest_call: int) -> ctypes.Array[ctypes.c_char]:
-    """A buffer for calls of up to that many arguments and that many results."""
-    return ctypes.create_string_buffer(_ARGS_AT + 2 * widest_call * capi.VAL_SIZE)
+    """A buffer for calls of up to that many arguments and results together."""
+    return ctypes.create_string_buffer(_ARGS_AT + widest_call * capi.VAL_SIZE)
 
 
 class Sandbox:

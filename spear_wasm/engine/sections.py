@@ -13,7 +13,7 @@ HEADER = b"\0asm\x01\0\0\0"
 
 
 class SectionId(IntEnum):
-    """The sections that a module may have, in the order that they must come in; custom ones stand anywhere."""
+    """The sections that a module may have, in their order; custom ones may stand anywhere."""
 
     CUSTOM = 0
     TYPE = 1

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from spear_wasm.engine.leb import ByteCursor, invalid
 from spear_wasm.errors import InvalidArtifact
-from spear_wasm.model import FunctionType, ValueType
+from spear_wasm.model import ExternKind, FunctionType, ValueType
 
 MAX_FUNCTION_FIELDS = 1000
 """Parameters of one function type, and results: the engine's own bound."""
 MAX_MEMORY_PAGES = 1 << 16
 
+EXTERN_KINDS = (ExternKind.FUNCTION, ExternKind.TABLE, ExternKind.MEMORY, ExternKind.GLOBAL, ExternKind.TAG)
+"""What may be imported and exported, by the codes that stand for it."""
 _VALUE_TYPES = {
     0x7F: ValueType.I32,
     0x7E: ValueType.I64,
@@ -46,7 +48,8 @@ class TypeCodes:
     def decode(self) -> FunctionType:
         """The type as callers see it."""
         return FunctionType(
-            tuple(_VALUE_TYPES[code] for code in self.params), tuple(_VALUE_TYPES[code] for code in self.results)
+            tuple(_VALUE_TYPES[code] for code in self.params),
+            tuple(_VALUE_TYPES[code] for code in self.results),
         )
 
 
@@ -72,14 +75,21 @@ class TableType:
         return f"{self.element} {self.extent}"
 
 
+def read_extern_kind(cursor: ByteCursor) -> ExternKind:
+    """What kind of thing an import or an export is."""
+    at = cursor.position
+    code = cursor.byte()
+    if code >= len(EXTERN_KINDS):
+        raise invalid(f"kind 0x{code:02x} of an import or export is not supported", at)
+    return EXTERN_KINDS[code]
+
+
 def read_function_type(cursor: ByteCursor) -> TypeCodes:
     """The next entry of a type section."""
     at = cursor.position
     form = cursor.byte()
     if form != _FUNCTION_FORM:
-        raise invalid(
-            f"type form 0x{form:02x} (garbage-collected or recursive types) is not supported, only functions", at
-        )
+        raise invalid(f"type form 0x{form:02x} (garbage collection) is not supported; only functions are", at)
     return TypeCodes(params=_value_type_codes(cursor), results=_value_type_codes(cursor))
 
 
@@ -87,7 +97,7 @@ def _value_type_codes(cursor: ByteCursor) -> bytes:
     at = cursor.position
     count = cursor.u32()
     if count > MAX_FUNCTION_FIELDS:
-        raise invalid(f"a function type has {count} parameters or results; {MAX_FUNCTION_FIELDS} are accepted", at)
+        raise invalid(f"a function has {count} parameters or results; {MAX_FUNCTION_FIELDS} are accepted", at)
     at = cursor.position
     codes = cursor.take(count)
     unknown = codes.translate(None, _VALUE_TYPE_CODES)
@@ -170,5 +180,5 @@ def _read_extent(cursor: ByteCursor, what: str) -> Extent:
         raise invalid(f"a {what}'s limits begin with unknown flags 0x{flags:02x}", at)
     extent = Extent(cursor.u32(), cursor.u32() if flags else None)
     if extent.maximum is not None and extent.maximum < extent.minimum:
-        raise invalid(f"a {what} has a maximum of {extent.maximum}, below its minimum of {extent.minimum}", at)
+        raise invalid(f"a {what}'s maximum of {extent.maximum} is below its minimum of {extent.minimum}", at)
     return extent

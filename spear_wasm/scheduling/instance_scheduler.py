@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from spear_wasm.scheduling.policy import Policy
 
 Item = TypeVar("Item")
+
+
+class Verdict(Enum):
+    """What the owner says of an item at the head of its task's line."""
+
+    START = auto()
+    TASK_IS_FULL = auto()
+    """Its task runs as many as it may; others can go ahead."""
+    SERVER_IS_FULL = auto()
+    """There is no room for it on the server. Nobody goes ahead, or large executions would wait for ever."""
 
 
 class InstanceScheduler(Generic[Item]):
@@ -36,18 +47,21 @@ class InstanceScheduler(Generic[Item]):
         self._shrink(task, line)
         return True
 
-    def take_next(self, may_start: Callable[[Item], bool]) -> Item | None:
-        """Remove and return the item whose turn it is: the first of a task's line that may start now.
+    def take_next(self, judge: Callable[[Item], Verdict]) -> Item | None:
+        """Remove and return the item whose turn it is, if there is one that may start now.
 
-        `may_start` is asked about heads of lines, in the order of the policy, until it says yes.
+        `judge` is asked about the heads of the tasks' lines in the order of the policy.
         """
         for task in self._policy.propose(self._lines):
             line = self._lines[task]
-            if may_start(line[0]):
+            verdict = judge(line[0])
+            if verdict is Verdict.START:
                 item = line.popleft()
                 self._shrink(task, line)
                 self._policy.chosen(task)
                 return item
+            if verdict is Verdict.SERVER_IS_FULL:
+                return None
         return None
 
     def waiting(self, task: Hashable) -> list[Item]:

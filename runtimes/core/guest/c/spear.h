@@ -21,7 +21,7 @@
  *     clang --target=wasm32 -O2 -ffreestanding -mbulk-memory -nostdlib -I <this folder> \
  *           -Wl,--no-entry,--stack-first -o shout.wasm shout.c
  *
- * The contract that this header serves is in runtimes/core/README.md.
+ * The contract that this header serves, and how to build with zig, is in runtimes/core/README.md.
  */
 #ifndef SPEAR_H
 #define SPEAR_H
@@ -83,8 +83,7 @@ static inline void spear_fail_text(const char *message) {
 }
 
 /* Gives `size` bytes, aligned to 16, or NULL where the memory cannot grow that far. The host takes room for
- * the input from it, and so may you. Nothing is ever freed: by default a sandbox serves one call. A module
- * that is to be reused for many calls should define a spear_alloc of its own instead. */
+ * the input from it, and so may you. Nothing is ever freed: a sandbox serves one call. */
 SPEAR_EXPORT("spear_alloc") void *spear_alloc(uint32_t size);
 
 #ifdef SPEAR_IMPLEMENTATION

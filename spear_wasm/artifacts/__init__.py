@@ -1,0 +1,1 @@
+"""Artifacts: their names, the content-addressed store of their bytes, the cache of their machine code."""

@@ -1,0 +1,115 @@
+"""`spear-wasm inspect`: what can be called in a module, what it imports, what it needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+
+import click
+
+from spear_wasm.cli.files import binary_of, inspected
+from spear_wasm.cli.options import address_option, format_option, utf8
+from spear_wasm.cli.output import Output
+from spear_wasm.client import Client
+from spear_wasm.client.stubs import artifact_pb2
+from spear_wasm.model import WASM_PAGE_BYTES, Field, FunctionExport, ModuleInfo, Signature, ValueType
+from spear_wasm.units import format_duration, format_size
+
+
+@click.command()
+@click.argument("subject", metavar="REF|FILE", type=utf8)
+@address_option
+@format_option
+def inspect(subject: str, address: str, output: Output) -> None:
+    """Show what a module offers and needs.
+
+    A FILE is read here, without a server. What exists as a file is taken for one; write NAME:VERSION to mean
+    the artifact.
+    """
+    file = Path(subject)
+    if file.is_file():
+        _show_file(output, file)
+        return
+    with Client(address) as client:
+        _show_artifact(output, client.artifact(subject))
+
+
+def _show_file(output: Output, file: Path) -> None:
+    module = binary_of(file)
+    info = inspected(module)
+    digest = f"sha256:{hashlib.sha256(module).hexdigest()}"
+    functions = [_signature_of(export) for export in info.functions]
+    if output.json:
+        described = asdict(info) | {"functions": [asdict(function) for function in functions]}
+        output.document({"file": str(file), "digest": digest, "size_bytes": len(module), **described})
+        return
+    facts = {
+        "file": str(file),
+        "digest": digest,
+        "size": format_size(len(module)),
+        "functions": f"{info.function_count}, exported: {len(functions)}",
+        "memory": _memory_of(info),
+        "tables": f"{info.table_elements} elements",
+        "start function": "yes" if info.has_start else "no",
+    }
+    output.facts(facts)
+    _show_functions(output, [_text_of(it.name, it.params, it.results) for it in functions])
+    _show_imports(output, [(it.module, it.name, f"{it.kind} {it.type}") for it in info.imports])
+
+
+def _show_artifact(output: Output, artifact: artifact_pb2.ArtifactInfo) -> None:
+    if output.json:
+        output.document({"artifact": artifact})
+        return
+    facts = {
+        "name": artifact.name,
+        "version": artifact.version,
+        "digest": artifact.digest,
+        "size": format_size(artifact.size_bytes),
+        "runtime": artifact.runtime_type,
+        "created (UTC)": artifact.created_at.ToDatetime().isoformat(" ", "seconds"),
+        "compiled in": format_duration(artifact.compile_time_ms / 1000),
+    }
+    output.facts(facts | {f"label {name}": value for name, value in sorted(artifact.labels.items())})
+    _show_functions(output, [_text_of(it.name, it.params, it.results) for it in artifact.functions])
+    _show_imports(output, [(it.module, it.name, it.type) for it in artifact.imports])
+
+
+def _show_functions(output: Output, signatures: Sequence[str]) -> None:
+    output.heading("functions" if signatures else "no functions")
+    for signature in signatures:
+        output.line(f"  {signature}")
+
+
+def _show_imports(output: Output, imports: Sequence[tuple[str, str, str]]) -> None:
+    if imports:
+        output.heading("imports")
+        output.table(("MODULE", "NAME", "TYPE"), imports)
+
+
+def _signature_of(export: FunctionExport) -> Signature:
+    names = zip_longest(export.param_names, export.type.params, fillvalue="")
+    params = tuple(Field(name, ValueType(kind)) for name, kind in names)
+    return Signature(export.name, params, tuple(Field("", kind) for kind in export.type.results))
+
+
+def _text_of(
+    name: str,
+    params: Iterable[Field | artifact_pb2.ValueField],
+    results: Iterable[Field | artifact_pb2.ValueField],
+) -> str:
+    taken = ", ".join(f"{field.name}: {field.type}" if field.name else field.type for field in params)
+    given = ", ".join(field.type for field in results)
+    return f"{name}({taken}) -> {given or 'nothing'}"
+
+
+def _memory_of(info: ModuleInfo) -> str:
+    if info.memory_export is None:
+        return "none"
+    least = format_size(info.memory_min_pages * WASM_PAGE_BYTES)
+    if info.memory_max_pages is None:
+        return f"{least}, may grow"
+    return f"{least}, may grow to {format_size(info.memory_max_pages * WASM_PAGE_BYTES)}"

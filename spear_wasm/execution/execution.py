@@ -1,0 +1,125 @@
+"""One execution: a call that was accepted, and the way to wait for its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spear_wasm.execution.state import Lifecycle
+from spear_wasm.limits import UNSAID, Limits, ResourceLimits
+from spear_wasm.model import ExecutionStatus, Outcome, Parameter, Usage
+
+if TYPE_CHECKING:
+    from spear_wasm.engine.outcome import GuestFault
+    from spear_wasm.execution.fiber import Fiber
+    from spear_wasm.execution.task import Task, TaskFunction
+    from spear_wasm.execution.timers import Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a caller wants done. `budget_ms` of 0 leaves the time to the task's limit.
+
+    `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free.
+    """
+
+    task: Task
+    function: str
+    parameters: Sequence[Parameter] = ()
+    limits: ResourceLimits = UNSAID
+    budget_ms: float = 0
+    execution_id: str = ""
+    suggested_id: str = ""
+    force_new_instance: bool = False
+
+
+class Execution:
+    """An accepted call, from admission to its outcome.
+
+    Written by the manager under its lock until `outcome` is set; nothing changes afterwards. Times ending in
+    `_at` are seconds since the epoch; the others are of time.monotonic().
+    """
+
+    __slots__ = (
+        "_callbacks", "_done", "_lock", "accepted", "arguments", "completed_at", "deadline", "ended", "fiber",
+        "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits", "memory_reserved",
+        "outcome", "sandbox_id", "started", "started_at", "task", "timer", "usage",
+    )  # fmt: skip
+
+    def __init__(
+        self, execution_id: str, call: Call, function: TaskFunction, arguments: object, limits: Limits
+    ) -> None:
+        self.id = execution_id
+        self.task = call.task
+        self.function = function
+        self.arguments = arguments
+        self.limits = limits
+        self.force_new_instance = call.force_new_instance
+        self.accepted = time.monotonic()
+        budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
+        self.deadline = self.accepted + budget_ms / 1000
+        self.lifecycle = Lifecycle()
+        self.memory_reserved = 0
+        self.sandbox_id = ""
+        self.started: float | None = None
+        self.started_at: float | None = None
+        self.ended: float | None = None
+        self.completed_at: float | None = None
+        self.fiber: Fiber | None = None
+        self.timer: Timer | None = None
+        self.kill_fault: GuestFault | None = None
+        self.outcome: Outcome | None = None
+        self.usage = Usage()
+        self._lock = threading.Lock()  # guards: _callbacks, and the setting of _done
+        self._callbacks: list[Callable[[Execution], None]] = []
+        self._done = False
+
+    @property
+    def status(self) -> ExecutionStatus:
+        """Where it is in its life."""
+        return self.lifecycle.status
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended and its figures are final."""
+        return self._done
+
+    @property
+    def queue_seconds(self) -> float:
+        """Time between admission and the first slice, or the end where there was none."""
+        until = self.started if self.started is not None else self.ended
+        return (until if until is not None else time.monotonic()) - self.accepted
+
+    @property
+    def run_seconds(self) -> float:
+        """Time between the first slice and the end; 0.0 for one that never ran."""
+        if self.started is None:
+            return 0.0
+        return (self.ended if self.ended is not None else time.monotonic()) - self.started
+
+    def add_done_callback(self, callback: Callable[[Execution], None]) -> None:
+        """Call back when it has ended, on whatever thread ends it; now, if it has."""
+        with self._lock:
+            if not self._done:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def set_done(self) -> None:
+        """For the manager: the outcome and all figures are set."""
+        with self._lock:
+            self._done = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def wait(self) -> Outcome:
+        """Block until it has ended."""
+        ended = threading.Event()
+        self.add_done_callback(lambda _: ended.set())
+        ended.wait()
+        assert self.outcome is not None
+        return self.outcome

@@ -1,0 +1,406 @@
+"""TaskExecutionManager: owns tasks and executions, and the one path from an accepted call to its outcome."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from spear_wasm.engine.outcome import GuestFault, failure
+from spear_wasm.engine.sandbox import LARGE_MEMORY_BYTES, Sandbox
+from spear_wasm.errors import ExecutionExists, ServerBusy, ServerDraining, TaskBusy, TaskNotFound
+from spear_wasm.execution.counters import Counters, Tally
+from spear_wasm.execution.execution import Call, Execution
+from spear_wasm.execution.fiber import Fiber
+from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, record_of
+from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
+from spear_wasm.pool import Capacity
+from spear_wasm.scheduling import InstanceScheduler, SchedulingPolicy, Verdict
+from spear_wasm.values import shown
+
+if TYPE_CHECKING:
+    from spear_wasm.config import TaskExecutionManagerConfig
+    from spear_wasm.execution.executor import Executor
+    from spear_wasm.execution.task import Linkage, Task
+
+log = structlog.get_logger()
+
+RETRY_AFTER_SECONDS = 0.1
+"""The hint given where nothing has ended yet that a better one could be made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerStats:
+    """What the manager counts, at one moment."""
+
+    running: int
+    pending: int
+    active_tasks: int
+    sandboxes: int
+    tally: Tally
+
+
+class TaskExecutionManager:
+    """Accepts calls, orders them, runs them in sandboxes and keeps their outcomes.
+
+    `submit` returns an Execution that completes; whoever waits for it needs to know nothing of how. Callers
+    may use any thread.
+    """
+
+    def __init__(self, config: TaskExecutionManagerConfig, executor: Executor) -> None:
+        self._config = config
+        self._executor = executor
+        self._capacity = Capacity(config.max_running, config.total_memory())
+        self._lock = threading.Lock()
+        # guards: all below, and the mutable parts of tasks and executions
+        self._scheduler: InstanceScheduler[Execution] = InstanceScheduler(SchedulingPolicy.ROUND_ROBIN.new())
+        self._active: dict[str, Execution] = {}
+        self._records = ExecutionRecords(config.max_records)
+        self._counters = Counters()
+        self._running = 0
+        self._preparing: set[Fiber] = set()
+        self._draining = False
+        self._all_ended = threading.Condition(self._lock)
+
+    # Accepting
+
+    def submit(self, call: Call, *, on_the_spot: bool = False) -> Execution:
+        """Accept a call of a linked task; its execution may have ended when this returns.
+
+        With `on_the_spot` the calling thread may run a guest that is expected to be quick. It must not be a
+        thread where KeyboardInterrupt can be raised.
+
+        Raises:
+            InvalidRequest, FunctionNotFound: the call does not fit the task.
+            ExecutionExists: its execution id is in use.
+            ServerBusy: the line is full.
+            ServerDraining: the server is shutting down.
+            TaskNotFound: the task was deleted meanwhile.
+        """
+        task = call.task
+        limits = task.limits.for_call(call.limits) if call.limits else task.limits
+        function = task.function(call.function)
+        arguments = function.binding.arguments(call.parameters, limits)
+        execution = Execution(call.execution_id, call, function, arguments, limits)
+        execution.memory_reserved = _memory_need(execution)
+        with self._lock:
+            self._admit(execution, call)
+            starts = not len(self._scheduler) and self._judge(execution) is Verdict.START
+            if starts:
+                self._begin(execution)
+            else:
+                self._wait_in_line(execution)
+        if starts:
+            self._run(execution, on_the_spot=on_the_spot and function.is_quick)
+        else:
+            self._start_waiting()
+        return execution
+
+    def _admit(self, execution: Execution, call: Call) -> None:
+        task = execution.task
+        if self._draining:
+            raise ServerDraining("the server is shutting down and accepts no calls")
+        if task.deleted:
+            raise TaskNotFound(f"task {shown(task.name)} was deleted")
+        if execution.id and self._is_known(execution.id):
+            raise ExecutionExists(f"execution id {shown(execution.id)} is in use", execution_id=execution.id)
+        if len(self._scheduler) >= self._config.max_pending:
+            raise ServerBusy(
+                f"{len(self._scheduler)} executions wait already, the server's bound",
+                retry_after=self._retry_after(),
+            )
+        if not execution.id:
+            suggested = call.suggested_id
+            execution.id = suggested if suggested and not self._is_known(suggested) else new_id("exec")
+        self._active[execution.id] = task.active[execution.id] = execution
+
+    def _is_known(self, execution_id: str) -> bool:
+        return execution_id in self._active or execution_id in self._records
+
+    def _retry_after(self) -> float:
+        """About the time in which a quarter of the line will have gone, going by how long runs have taken."""
+        average = self._counters.total.average_run_ms / 1000
+        estimate = average * len(self._scheduler) / 4 / max(1, self._running)
+        return min(max(RETRY_AFTER_SECONDS, estimate), 10.0)
+
+    def _wait_in_line(self, execution: Execution) -> None:
+        self._scheduler.add(execution.task, execution)
+        execution.timer = self._executor.at(execution.deadline, lambda: self._expire(execution))
+
+    def _judge(self, execution: Execution) -> Verdict:
+        """Whether an execution may start now; takes room on the server for it if so."""
+        if execution.task.running >= execution.task.limits.max_concurrency:
+            return Verdict.TASK_IS_FULL
+        if not self._capacity.try_take(execution.memory_reserved):
+            return Verdict.SERVER_IS_FULL
+        return Verdict.START
+
+    # Running
+
+    def _begin(self, execution: Execution) -> None:
+        execution.lifecycle.move(ExecutionStatus.RUNNING)
+        execution.started, execution.started_at = time.monotonic(), time.time()
+        execution.sandbox_id = new_id("sandbox")
+        execution.task.running += 1
+        self._running += 1
+
+    def _run(self, execution: Execution, *, on_the_spot: bool) -> None:
+        """Get a sandbox and start its fiber. The execution has begun and holds its room."""
+        task = execution.task
+        if execution.timer is not None:
+            self._executor.cancel_timer(execution.timer)
+        linkage = task.linkages.get(execution.limits.max_fuel != 0)
+        if linkage is None:  # its artifact was removed while it waited
+            self._end(execution, failure(ErrorCode.INSTANCE_FAILED, "the task's artifact was removed"), Usage())
+            self._release(execution)
+            return
+        sandbox = linkage.pool.take(execution.limits, fresh=execution.force_new_instance)
+
+        def ended(fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
+            self._on_guest_ended(execution, fiber, outcome, usage)
+
+        fiber = Fiber(
+            sandbox,
+            _guest_run(execution, sandbox, linkage),
+            deadline=execution.deadline,
+            cpu_limit_ms=execution.limits.max_cpu_time_ms,
+            on_end=ended,
+        )
+        with self._lock:
+            execution.fiber = fiber
+            fiber.kill_fault = execution.kill_fault
+        self._executor.start(fiber, on_the_spot=on_the_spot)
+
+    def _on_guest_ended(self, execution: Execution, fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
+        large = usage.peak_memory_bytes > LARGE_MEMORY_BYTES
+        quick = fiber.timer is None or fiber.cpu_ns < 500_000
+        execution.function.quick_streak = execution.function.quick_streak + 1 if quick and not large else 0
+        if large:
+            # Clearing its memory takes a while: the answer does not wait for it, nor do others' deadlines.
+            self._end(execution, outcome, usage)
+            self._executor.defer(lambda: self._close(execution, fiber.sandbox))
+        else:
+            fiber.sandbox.close()
+            self._end(execution, outcome, usage)
+            self._release(execution)
+
+    def _close(self, execution: Execution, sandbox: Sandbox) -> None:
+        sandbox.close()
+        self._release(execution)
+
+    def _release(self, execution: Execution) -> None:
+        """Give up the room of an execution that began, and let others have it."""
+        self._capacity.give_back(execution.memory_reserved)
+        with self._lock:
+            execution.task.running -= 1
+            self._running -= 1
+            waiting = len(self._scheduler)
+            if not self._running:
+                self._all_ended.notify_all()
+        if waiting:
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while True:
+            with self._lock:
+                execution = self._scheduler.take_next(self._judge)
+                if execution is None:
+                    return
+                self._begin(execution)
+            self._run(execution, on_the_spot=False)
+
+    # Ending
+
+    def _end(self, execution: Execution, outcome: Outcome, usage: Usage) -> None:
+        """Set the one outcome of an execution, and tell whoever waits for it."""
+        task = execution.task
+        with self._lock:
+            execution.lifecycle.move(outcome.status)
+            execution.ended, execution.completed_at = time.monotonic(), time.time()
+            execution.outcome, execution.usage = outcome, usage
+            execution.fiber = None
+            del self._active[execution.id], task.active[execution.id]
+            task.executions += 1
+            task.last_status = outcome.status
+            task.updated_at = int(execution.completed_at * 1000)
+            execution.function.executions += 1
+            self._counters.count(
+                outcome.status,
+                execution.run_seconds,
+                execution.ended - execution.accepted,
+                execution.completed_at,
+            )
+            if not task.deleted:
+                self._records.add(record_of(execution))
+        _log_end(execution, outcome, usage)
+        execution.set_done()
+
+    def _expire(self, execution: Execution) -> None:
+        """The budget of a waiting execution is used up."""
+        self._end_waiting(
+            execution, failure(ErrorCode.TIMEOUT, "the execution's time budget ended while it waited in the line")
+        )
+
+    def _end_waiting(self, execution: Execution, outcome: Outcome) -> bool:
+        with self._lock:
+            waited = self._scheduler.remove(execution.task, execution)
+        if waited:
+            self._end(execution, outcome, Usage())
+            # It may have been what held up the line.
+            self._start_waiting()
+        return waited
+
+    def cancel(self, execution: Execution, reason: str) -> None:
+        """End an execution, waiting or running; nothing happens to one that has ended."""
+        fault = GuestFault(ErrorCode.CANCELLED, reason)
+        if self._end_waiting(execution, fault.outcome()):
+            if execution.timer is not None:
+                self._executor.cancel_timer(execution.timer)
+            return
+        with self._lock:
+            fiber, execution.kill_fault = execution.fiber, fault
+        if fiber is not None:
+            self._executor.kill(fiber, fault)
+
+    # Preparing sandboxes ahead
+
+    def prepare_later(
+        self, task: Task, prepare: Callable[[Sandbox], Generator[None, None, None]]
+    ) -> Callable[[Sandbox, Callable[[bool], None]], None]:
+        """What a task's InstancePool prepares its sandboxes with: on the executor, within the task's limits."""
+
+        def prepare_one(sandbox: Sandbox, prepared: Callable[[bool], None]) -> None:
+            def ended(fiber: Fiber, outcome: Outcome, _usage: Usage) -> None:
+                with self._lock:
+                    self._preparing.discard(fiber)
+                if outcome.status is not ExecutionStatus.COMPLETED:
+                    log.warning("sandbox not prepared", task_id=task.id, error_code=outcome.error_code)
+                prepared(outcome.status is ExecutionStatus.COMPLETED)
+
+            fiber = Fiber(
+                sandbox,
+                _preparation_run(prepare(sandbox)),
+                deadline=time.monotonic() + task.limits.max_wall_time_ms / 1000,
+                cpu_limit_ms=task.limits.max_cpu_time_ms,
+                on_end=ended,
+            )
+            with self._lock:
+                self._preparing.add(fiber)
+            self._executor.start(fiber)
+
+        return prepare_one
+
+    # Tasks' ends, records and figures
+
+    def retire(self, task: Task, *, force: bool, forget_records: bool) -> int:
+        """Accept nothing more for a task that is being deleted; returns how many records were forgotten.
+
+        Raises:
+            TaskBusy: it has executions and `force` is not set.
+        """
+        with self._lock:
+            if task.active and not force:
+                raise TaskBusy(
+                    f"task {shown(task.name)} has {len(task.active)} executions waiting or running; "
+                    "wait for them, or force",
+                    active=len(task.active),
+                )
+            task.deleted = True
+            active = list(task.active.values())
+            forgotten = self._records.forget_task(task.id) if forget_records else 0
+        for execution in active:
+            self.cancel(execution, "the task was deleted")
+        return forgotten
+
+    def records_of(self, task: Task, limit: int) -> tuple[list[Execution], list[ExecutionRecord]]:
+        """A task's executions that wait or run, and the newest that ended: `limit` together."""
+        with self._lock:
+            active = list(task.active.values())[-limit:]
+            return active, self._records.newest_of(task.id, limit - len(active))
+
+    def stats(self, hours: int = 0) -> ManagerStats:
+        """Counts now, and the tally of the last so many hours (0: since the start)."""
+        with self._lock:
+            return ManagerStats(
+                running=self._running,
+                pending=len(self._scheduler),
+                active_tasks=len({execution.task.id for execution in self._active.values()}),
+                sandboxes=self._capacity.taken,
+                tally=self._counters.since(hours, time.time()),
+            )
+
+    @property
+    def line_fullness(self) -> float:
+        """How much of the line is taken, 0.0 to 1.0."""
+        return len(self._scheduler) / self._config.max_pending
+
+    # Shutting down
+
+    def drain(self, grace_seconds: float) -> None:
+        """Accept nothing more; wait for executions, at most so long, then end those that are left."""
+        with self._lock:
+            self._draining = True
+        if not self._wait_until_idle(grace_seconds):
+            self.cancel_all("the server is shutting down")
+            self._wait_until_idle(None)
+        with self._lock:
+            preparing = list(self._preparing)
+        for fiber in preparing:
+            self._executor.kill(fiber, GuestFault(ErrorCode.CANCELLED, "the server is shutting down"))
+
+    def cancel_all(self, reason: str) -> None:
+        """End every execution."""
+        with self._lock:
+            left = list(self._active.values())
+        for execution in left:
+            self.cancel(execution, reason)
+
+    def _wait_until_idle(self, timeout: float | None) -> bool:
+        with self._all_ended:
+            return self._all_ended.wait_for(lambda: not self._running and not len(self._scheduler), timeout)
+
+
+def new_id(kind: str) -> str:
+    """An id that nobody can guess."""
+    return f"{kind}-{secrets.token_hex(16)}"
+
+
+def _guest_run(
+    execution: Execution, sandbox: Sandbox, linkage: Linkage
+) -> Generator[None, None, tuple[TypedValue, ...]]:
+    if not sandbox.prepared:
+        yield from linkage.prepare(sandbox)
+    return (yield from execution.function.binding.steps(sandbox, execution.arguments, execution.limits))
+
+
+def _preparation_run(steps: Generator[None, None, None]) -> Generator[None, None, tuple[TypedValue, ...]]:
+    yield from steps
+    return ()
+
+
+def _memory_need(execution: Execution) -> int:
+    """Bytes that the execution's sandbox can grow to."""
+    module = execution.task.module
+    assert module is not None
+    if module.memory_export is None:
+        return 0
+    most = execution.limits.max_memory_bytes
+    return most if module.memory_max_pages is None else min(most, module.memory_max_pages * WASM_PAGE_BYTES)
+
+
+def _log_end(execution: Execution, outcome: Outcome, usage: Usage) -> None:
+    log.info(
+        "execution ended",
+        task_id=execution.task.id,
+        execution_id=execution.id,
+        status=outcome.status.value,
+        error_code=outcome.error_code.value if outcome.error_code is not None else None,
+        queue_ms=round(execution.queue_seconds * 1e3, 3),
+        run_ms=round(execution.run_seconds * 1e3, 3),
+        cpu_ms=round(usage.cpu_ns / 1e6, 3),
+    )

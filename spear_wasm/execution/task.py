@@ -1,0 +1,170 @@
+"""Tasks: named registrations of artifacts, with what they allow and how they have fared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from spear_wasm.errors import FunctionNotFound, InvalidRequest
+from spear_wasm.limits import UNSAID, Limits, ResourceLimits
+from spear_wasm.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spear_wasm.engine.sandbox import Sandbox, Steps
+    from spear_wasm.execution.execution import Execution
+    from spear_wasm.model import ExecutionStatus, Json, ModuleInfo
+    from spear_wasm.pool import Pool
+    from spear_wasm.runtime import CallableFunction, Runtime
+
+QUICK_STREAK = 3
+"""Runs in a row that ended within a slice, after which a function may run on the thread that admits it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSpec:
+    """What a caller says about the artifact of a task. Limits are unresolved, as asked for."""
+
+    artifact_id: str = ""
+    artifact_type: str = ""
+    location: str = ""
+    version: str = ""
+    checksum: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    runtime_config: dict[str, Json] = field(default_factory=dict)
+    resource_limits: ResourceLimits = UNSAID
+    max_execution_timeout_ms: int = 0
+    invocation_type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPolicy:
+    """What a task's runtime_config asks for."""
+
+    ready_sandboxes: int = 0
+
+    @classmethod
+    def parse(cls, runtime_config: dict[str, Json], *, most_ready: int) -> TaskPolicy:
+        """The policy in a runtime_config.
+
+        Raises:
+            InvalidRequest: an unknown key or a value out of range.
+        """
+        unknown = runtime_config.keys() - {"ready_sandboxes"}
+        if unknown:
+            raise InvalidRequest(
+                f"runtime_config has no key {shown(min(unknown))}; it has: ready_sandboxes", key=min(unknown)
+            )
+        ready = runtime_config.get("ready_sandboxes", 0)
+        if isinstance(ready, bool) or not isinstance(ready, int | float) or not float(ready).is_integer():
+            raise InvalidRequest(f"runtime_config.ready_sandboxes is {shown(ready)}; it must be a whole number")
+        if not 0 <= ready <= most_ready:
+            raise InvalidRequest(f"runtime_config.ready_sandboxes is {ready:g}; it must be 0 to {most_ready}")
+        return cls(ready_sandboxes=int(ready))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What is kept of a task on disk. Times are milliseconds since the epoch; `sequence` orders creation."""
+
+    task_id: str
+    name: str
+    description: str
+    digest: str
+    runtime: str
+    spec: ArtifactSpec
+    created_at: int
+    sequence: int = 0
+
+    def same_work(self, other: TaskRecord) -> bool:
+        """Whether both run the same artifact under the same terms; labels and descriptions do not count."""
+        mine, theirs = self.spec, other.spec
+        return (
+            (self.digest, self.runtime) == (other.digest, other.runtime)
+            and mine.resource_limits == theirs.resource_limits
+            and mine.environment == theirs.environment
+            and mine.runtime_config == theirs.runtime_config
+            and mine.max_execution_timeout_ms == theirs.max_execution_timeout_ms
+        )
+
+
+class TaskFunction:
+    """A function of a task, bound once, and how its runs have gone."""
+
+    __slots__ = ("binding", "executions", "name", "quick_streak")
+
+    def __init__(self, name: str, binding: CallableFunction) -> None:
+        self.name = name
+        self.binding = binding
+        self.executions = 0
+        self.quick_streak = 0
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it may be expected to end within a slice."""
+        return self.quick_streak >= QUICK_STREAK
+
+
+@dataclass(frozen=True, slots=True)
+class Linkage:
+    """A task's artifact, linked for one engine: its pool, and how its sandboxes are prepared."""
+
+    pool: Pool
+    prepare: Callable[[Sandbox], Steps]
+
+
+class Task:
+    """A task in service. `record`, `limits`, `policy` and `runtime` never change.
+
+    Everything else is guarded by the manager's lock.
+    """
+
+    def __init__(self, record: TaskRecord, limits: Limits, policy: TaskPolicy, runtime: Runtime) -> None:
+        self.record = record
+        self.limits = limits
+        self.policy = policy
+        self.runtime = runtime
+        self.module: ModuleInfo | None = None
+        self.linkages: dict[bool, Linkage] = {}
+        """By whether fuel is metered."""
+        self.functions: dict[str, TaskFunction] = {}
+        self.active: dict[str, Execution] = {}
+        """Executions that wait or run, by id."""
+        self.running = 0
+        self.executions = 0
+        self.last_status: ExecutionStatus | None = None
+        self.updated_at = record.created_at
+        self.deleted = False
+
+    @property
+    def id(self) -> str:
+        """The id that we gave it."""
+        return self.record.task_id
+
+    @property
+    def name(self) -> str:
+        """The name that callers use."""
+        return self.record.name
+
+    def function(self, name: str) -> TaskFunction:
+        """A function by its export name. The task must have been linked.
+
+        Raises:
+            FunctionNotFound: the artifact exports no callable function of that name.
+        """
+        known = self.functions.get(name)
+        if known is None:
+            assert self.module is not None
+            binding = self.runtime.bind(self.module, name)
+            if binding is None:
+                raise self._no_function(name, self.module)
+            known = self.functions.setdefault(name, TaskFunction(name, binding))
+        return known
+
+    def _no_function(self, name: str, module: ModuleInfo) -> FunctionNotFound:
+        names = [shown(each.name, 40) for each in self.runtime.signatures(module)[:10]]
+        listed = f"it has {', '.join(names)}" if names else "it has none that can be called"
+        return FunctionNotFound(f"task {shown(self.name)} has no function {shown(name)}; {listed}")

@@ -1,0 +1,96 @@
+"""A host: everything that runs guests, put together, without a door. The gRPC server is one door to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from spear_wasm.artifacts.code_cache import CodeCache
+from spear_wasm.artifacts.store import ArtifactStore
+from spear_wasm.config import Config
+from spear_wasm.engine.compiler import Compiler
+from spear_wasm.engine.engine import Engine
+from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.engine.ticker import Ticker
+from spear_wasm.execution.executor import Executor
+from spear_wasm.execution.manager import TaskExecutionManager
+from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
+from spear_wasm.execution.task_registry import TaskRegistry
+from spear_wasm.execution.task_store import TaskStore
+from spear_wasm.pool import Capacity
+from spear_wasm.runtime import RuntimeManager
+
+
+class Host:
+    """The parts that a door needs. Opened and closed by `open_host`.
+
+    `tasks` finds tasks, `registration` makes and ends them, `manager` runs their functions.
+    """
+
+    def __init__(self, config: Config, data_dir: Path, closing: contextlib.ExitStack) -> None:
+        self.config = config
+        self.data_dir = data_dir
+        plain, metered = (_engine_settings(config, metered=metered) for metered in (False, True))
+        self.compiler = Compiler(plain, metered, config.compile)
+        closing.callback(self.compiler.close)
+        self.code = CodeCache(data_dir, self.compiler)
+        self.artifacts = ArtifactStore(data_dir, config.artifacts, self.code)
+        closing.callback(self.artifacts.close)
+        self.runtimes = RuntimeManager(config.runtimes)
+        engines = {False: Engine(plain), True: Engine(metered)}
+        for engine in engines.values():
+            closing.callback(engine.close)
+        self.ticker = Ticker([engine.advance_epoch for engine in engines.values()], config.engine.tick)
+        closing.callback(self.ticker.close)
+        executor = Executor(self.ticker, config.execution.thread_count())
+        closing.callback(executor.close)
+        self.manager = TaskExecutionManager(config.execution, executor)
+        store = TaskStore(data_dir / "tasks.db")
+        closing.callback(store.close)
+        self.tasks = TaskRegistry(store, config.execution.max_tasks)
+        self.registration = TaskRegistration(
+            registry=self.tasks,
+            artifacts=self.artifacts,
+            code=self.code,
+            runtimes=self.runtimes,
+            engines=engines,
+            manager=self.manager,
+            limits=LimitPolicy(config.default_limits.limits(), config.ceiling.limits()),
+            pools=config.pool,
+            ready=Capacity(config.pool.max_ready, config.execution.total_memory() // 4),
+        )
+        closing.callback(self.registration.close_pools)
+        self.registration.restore(store.load())
+
+    def drain(self) -> None:
+        """Accept nothing more and see the running executions to their end, within the grace configured."""
+        self.manager.drain(self.config.server.shutdown_grace)
+
+
+@contextlib.contextmanager
+def open_host(config: Config, data_dir: Path) -> Iterator[Host]:
+    """A host on a data directory, which it alone may use meanwhile; drained and closed at the end.
+
+    Raises:
+        ConfigurationError: the directory is in use, or a runtime cannot be loaded.
+    """
+    with contextlib.ExitStack() as closing:
+        host = Host(config, data_dir, closing)
+        closing.callback(host.drain)
+        yield host
+
+
+def _engine_settings(config: Config, *, metered: bool) -> EngineSettings:
+    return EngineSettings(
+        metered=metered,
+        max_memory_bytes=_whole_pages(config.ceiling.max_memory),
+        max_table_elements=config.ceiling.max_table_elements,
+        wasm_stack_bytes=config.engine.wasm_stack,
+        sandboxes=config.engine.sandboxes,
+    )
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // 65536) * 65536
+

@@ -1,0 +1,1 @@
+"""The gRPC door: services, the conversion between messages and our values, and the server's life."""

@@ -1,0 +1,286 @@
+"""spearlet.FunctionService."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import grpc
+
+from spear_wasm.api import function_pb2 as pb
+from spear_wasm.api import function_pb2_grpc
+from spear_wasm.errors import InvalidRequest, ServerBusy, TaskNotFound, Unimplemented
+from spear_wasm.execution.execution import Call
+from spear_wasm.limits import UNSAID
+from spear_wasm.rpc import convert
+from spear_wasm.rpc.status import reporting_errors
+from spear_wasm.rpc.waiting import ended, in_thread
+from spear_wasm.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from spear_wasm.execution.execution import Execution
+    from spear_wasm.execution.task import Task
+    from spear_wasm.host import Host
+    from spear_wasm.rpc.figures import Figures
+
+Result = TypeVar("Result")
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+PAGE_BYTES = 900_000
+"""A page ends before it grows beyond this, whatever names its entries have."""
+MAX_PRIORITY = 9
+MAX_ID_CHARS = 200
+REGISTRATION_THREADS = 8
+MAX_REGISTRATIONS = 64
+"""Calls that may wait at once for their task to be made or linked."""
+KNOWN_SPECS = 4096
+
+
+class FunctionService(function_pb2_grpc.FunctionServiceServicer):
+    """Calls of functions, and what there is to know about tasks and the server."""
+
+    def __init__(self, host: Host, figures: Figures) -> None:
+        self._host = host
+        self._figures = figures
+        self._threads = ThreadPoolExecutor(REGISTRATION_THREADS, thread_name_prefix="spear-registration")
+        self._registering = 0
+        # Tasks by the bytes of the spec that asked for them: most callers send the same spec with every call.
+        # Valid for one generation of the artifact store, in which every name means one digest.
+        self._known_specs: dict[tuple[str, bytes], Task] = {}
+        self._generation = -1
+
+    def close(self) -> None:
+        """Wait for what the threads still do."""
+        self._threads.shutdown(cancel_futures=True)
+
+    # Calls
+
+    @reporting_errors
+    async def InvokeFunction(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.InvokeFunctionRequest, context: Context
+    ) -> pb.InvokeFunctionResponse:
+        """Run a function of a task, which is made first where the request brings a spec."""
+        _check_modes(request)
+        task = await self._task_for(request)
+        execution = self._host.manager.submit(
+            await self._linked(_call_from(request, task, context.time_remaining())), on_the_spot=True
+        )
+        if not execution.done:
+            await self._until_ended(execution)
+        return convert.invoke_response(execution)
+
+    async def _until_ended(self, execution: Execution) -> None:
+        try:
+            await ended(execution)
+        except asyncio.CancelledError:
+            self._host.manager.cancel(execution, "the caller went away")
+            raise
+
+    async def _task_for(self, request: pb.InvokeFunctionRequest) -> Task:
+        if _asks_for_existing(request):
+            reference = request.task_id or request.task_name
+            task = self._host.tasks.find(reference) if reference else None
+            if task is not None:
+                return task
+            if not (request.create_if_not_exists and request.HasField("artifact_spec")):
+                raise TaskNotFound(f"there is no task {shown(reference)}", task=reference)
+        elif not request.HasField("artifact_spec"):
+            raise InvalidRequest("a new task needs an artifact_spec; to call an existing one, give its task_id")
+        return await self._task_from_spec(request)
+
+    async def _task_from_spec(self, request: pb.InvokeFunctionRequest) -> Task:
+        generation = self._host.artifacts.generation
+        if generation != self._generation or len(self._known_specs) >= KNOWN_SPECS:
+            self._known_specs.clear()
+            self._generation = generation
+        key = (request.task_name, request.artifact_spec.SerializeToString(deterministic=True))
+        task = self._known_specs.get(key)
+        if task is None or task.deleted:
+            spec = convert.spec_from(request.artifact_spec)
+            name, description = request.task_name, request.task_description
+            task = await self._register(lambda: self._host.registration.register(spec, name, description))
+            if generation == self._generation:
+                self._known_specs[key] = task
+        return task
+
+    async def _linked(self, call: Call) -> Call:
+        """The call, once its task is linked for the engine that it needs."""
+        task = call.task
+        metered = (task.limits.max_fuel or call.limits.max_fuel) != 0
+        if metered not in task.linkages:
+            await self._register(lambda: self._host.registration.link(task, metered=metered))
+        return call
+
+    async def _register(self, work: Callable[[], Result]) -> Result:
+        if self._registering >= MAX_REGISTRATIONS:
+            raise ServerBusy("too many calls wait for their tasks to be made", retry_after=1.0)
+        self._registering += 1
+        try:
+            return await in_thread(self._threads, work)
+        finally:
+            self._registering -= 1
+
+    @reporting_errors
+    async def StreamFunction(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.InvokeFunctionRequest, context: Context
+    ) -> AsyncIterator[pb.StreamExecutionResult]:
+        """Not offered."""
+        raise Unimplemented("this server does not stream; call InvokeFunction")
+
+    @reporting_errors
+    async def GetExecutionStatus(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.GetExecutionStatusRequest, context: Context
+    ) -> pb.GetExecutionStatusResponse:
+        """Not offered."""
+        raise Unimplemented("this server runs executions synchronously; their results come with the call")
+
+    @reporting_errors
+    async def CancelExecution(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.CancelExecutionRequest, context: Context
+    ) -> pb.CancelExecutionResponse:
+        """Not offered."""
+        raise Unimplemented("this server has no CancelExecution; cancel the InvokeFunction RPC")
+
+    @reporting_errors
+    async def ListExecutions(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.ListExecutionsRequest, context: Context
+    ) -> pb.ListExecutionsResponse:
+        """Not offered."""
+        raise Unimplemented("this server has no ListExecutions; GetTask lists a task's executions")
+
+    # Tasks
+
+    @reporting_errors
+    async def ListTasks(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.ListTasksRequest, context: Context
+    ) -> pb.ListTasksResponse:
+        """Tasks in the order of their creation."""
+        limit = page_size(request.limit)
+        tasks, more = self._host.tasks.page(request.prefix, request.start_after, limit)
+        response = pb.ListTasksResponse()
+        room = PAGE_BYTES
+        for task in tasks:
+            info = convert.task_info(task, details=request.include_details)
+            room -= info.ByteSize()
+            if room < 0 and response.tasks:
+                more = True
+                break
+            response.tasks.append(info)
+            response.next_start_after = f"@{task.record.sequence}"
+        response.has_more = more
+        if not more:
+            response.next_start_after = ""
+        return response
+
+    @reporting_errors
+    async def GetTask(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.GetTaskRequest, context: Context
+    ) -> pb.GetTaskResponse:
+        """One task, with its newest executions where asked for."""
+        limit = page_size(request.execution_limit)
+        task = self._host.tasks.find(request.task_id)
+        if task is None:
+            return pb.GetTaskResponse(found=False, message=f"there is no task {shown(request.task_id)}")
+        response = pb.GetTaskResponse(found=True, task=convert.task_info(task, details=True))
+        if request.include_executions:
+            active, records = self._host.manager.records_of(task, limit)
+            response.executions.extend(map(convert.active_info, reversed(active)))
+            response.executions.extend(map(convert.record_info, records))
+        return response
+
+    @reporting_errors
+    async def DeleteTask(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.DeleteTaskRequest, context: Context
+    ) -> pb.DeleteTaskResponse:
+        """End a task."""
+        if not request.task_id:
+            raise InvalidRequest("task_id is empty")
+        delete = self._host.registration.delete
+        reference, force, forget = request.task_id, request.force, request.cleanup_executions
+        cleaned = await self._register(lambda: delete(reference, force=force, forget_records=forget))
+        return pb.DeleteTaskResponse(
+            success=True, message="deleted", deleted=True, cleaned_executions=convert.saturated(cleaned)
+        )
+
+    # Figures
+
+    @reporting_errors
+    async def GetHealth(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.GetHealthRequest, context: Context
+    ) -> pb.GetHealthResponse:
+        """How the server is."""
+        return self._figures.health(details=request.include_details)
+
+    @reporting_errors
+    async def GetStats(  # type: ignore[override]  # the stub is for both of grpcio's servers
+        self, request: pb.GetStatsRequest, context: Context
+    ) -> pb.GetStatsResponse:
+        """What the server has done."""
+        if request.time_range_hours < 0:
+            raise InvalidRequest(f"time_range_hours is {request.time_range_hours}; it must not be negative")
+        return self._figures.stats(
+            tasks=request.include_task_stats,
+            executions=request.include_execution_stats,
+            hours=request.time_range_hours,
+        )
+
+
+def page_size(asked: int) -> int:
+    """How many entries a page may have."""
+    if asked < 0:
+        raise InvalidRequest(f"a limit of {asked} entries makes no sense")
+    return min(asked or DEFAULT_PAGE, LARGEST_PAGE)
+
+
+def _check_modes(request: pb.InvokeFunctionRequest) -> None:
+    mode = request.execution_mode
+    if mode == pb.EXECUTION_MODE_ASYNC:
+        raise Unimplemented("this server runs executions synchronously; use EXECUTION_MODE_SYNC")
+    if mode not in {pb.EXECUTION_MODE_UNKNOWN, pb.EXECUTION_MODE_SYNC}:
+        raise InvalidRequest(f"execution_mode {mode} is not for InvokeFunction; use EXECUTION_MODE_SYNC")
+    if not 0 <= request.priority <= MAX_PRIORITY:
+        raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
+    if request.context.max_retries:
+        raise Unimplemented("this server does not retry; leave context.max_retries at 0")
+    if not request.function_name:
+        raise InvalidRequest("function_name is empty")
+
+
+def _asks_for_existing(request: pb.InvokeFunctionRequest) -> bool:
+    kind = request.invocation_type
+    if kind == pb.INVOCATION_TYPE_EXISTING_TASK:
+        return True
+    if kind == pb.INVOCATION_TYPE_UNKNOWN:
+        if not request.task_id and not request.HasField("artifact_spec"):
+            raise InvalidRequest("give a task_id to call an existing task, or an artifact_spec to make one")
+        return bool(request.task_id)
+    if kind != pb.INVOCATION_TYPE_NEW_TASK:
+        raise InvalidRequest(f"invocation_type {kind} is unknown")
+    return False
+
+
+def _call_from(request: pb.InvokeFunctionRequest, task: Task, time_remaining: float | None) -> Call:
+    context = request.context
+    if context.timeout_ms < 0:
+        raise InvalidRequest(f"context.timeout_ms is {context.timeout_ms}; it must not be negative")
+    for name, execution_id in (("execution_id", request.execution_id), ("context.execution_id", context.execution_id)):
+        if len(execution_id) > MAX_ID_CHARS or not execution_id.isprintable():
+            raise InvalidRequest(f"{name} must be printable text of at most {MAX_ID_CHARS} characters")
+    budgets = [context.timeout_ms] if context.timeout_ms else []
+    if time_remaining is not None:
+        budgets.append(max(time_remaining * 1000, 0.001))
+    return Call(
+        task,
+        request.function_name,
+        convert.parameters_from(request.parameters),
+        convert.limits_from(request.limits) if request.HasField("limits") else UNSAID,
+        min(budgets, default=0),
+        request.execution_id,
+        context.execution_id,
+        request.force_new_instance,
+    )

@@ -1,0 +1,108 @@
+"""Callers' values in messages, and guests' results out to them."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from google.protobuf import any_pb2, json_format, struct_pb2, wrappers_pb2
+from google.protobuf.message import DecodeError, Message
+
+from spear_wasm.errors import InvalidRequest
+from spear_wasm.model import Json, TypedValue, ValueType
+from spear_wasm.values import shown
+
+Decoded: TypeAlias = "Json | bytes"
+
+TYPE_URL = "type.googleapis.com/google.protobuf."
+EXACT_INTEGERS = 1 << 53
+"""Integers beyond this are not exact as JSON numbers."""
+
+
+def decode_any(packed: any_pb2.Any, where: str) -> Decoded:
+    """The value in an Any that holds a wrapper, Value, ListValue or Struct; None for an empty one.
+
+    Raises:
+        InvalidRequest: it holds something else, or nothing that can be read.
+    """
+    if not packed.type_url:
+        if packed.value:
+            raise InvalidRequest(f"{where} has bytes but no type_url")
+        return None
+    decode = _DECODERS.get(packed.type_url.rpartition("/")[2])
+    if decode is None:
+        raise InvalidRequest(
+            f"{where} holds {shown(packed.type_url, 100)}; send a google.protobuf wrapper, Value, ListValue or Struct"
+        )
+    try:
+        return decode(packed.value)
+    except (DecodeError, UnicodeDecodeError, json_format.Error, ValueError) as error:
+        raise InvalidRequest(f"{where} cannot be read as {packed.type_url.rpartition('/')[2]}") from error
+
+
+def _wrapper(kind: Callable[[], Any]) -> Callable[[bytes], Decoded]:
+    parse: Callable[[bytes], Any] = kind.FromString  # type: ignore[attr-defined]  # a message class
+    return lambda content: parse(content).value  # type: ignore[no-any-return]  # of a wrapper: a scalar
+
+
+def _text(content: bytes) -> str:
+    """A StringValue; or the text itself, which old clients send under that name."""
+    try:
+        message = wrappers_pb2.StringValue.FromString(content)
+    except DecodeError:
+        return content.decode()
+    return message.value if message.SerializeToString() == content else content.decode()
+
+
+def _json(kind: type[Message]) -> Callable[[bytes], Json]:
+    return lambda content: json_format.MessageToDict(kind.FromString(content))
+
+
+_DECODERS: dict[str, Callable[[bytes], Decoded]] = {
+    "google.protobuf.Int32Value": _wrapper(wrappers_pb2.Int32Value),
+    "google.protobuf.Int64Value": _wrapper(wrappers_pb2.Int64Value),
+    "google.protobuf.UInt32Value": _wrapper(wrappers_pb2.UInt32Value),
+    "google.protobuf.UInt64Value": _wrapper(wrappers_pb2.UInt64Value),
+    "google.protobuf.FloatValue": _wrapper(wrappers_pb2.FloatValue),
+    "google.protobuf.DoubleValue": _wrapper(wrappers_pb2.DoubleValue),
+    "google.protobuf.BoolValue": _wrapper(wrappers_pb2.BoolValue),
+    "google.protobuf.BytesValue": _wrapper(wrappers_pb2.BytesValue),
+    "google.protobuf.StringValue": _text,
+    "google.protobuf.Value": _json(struct_pb2.Value),
+    "google.protobuf.ListValue": _json(struct_pb2.ListValue),
+    "google.protobuf.Struct": _json(struct_pb2.Struct),
+}
+
+_WRAPPER_OF: dict[ValueType, tuple[str, Callable[..., Message]]] = {
+    ValueType.I32: (TYPE_URL + "Int32Value", wrappers_pb2.Int32Value),
+    ValueType.I64: (TYPE_URL + "Int64Value", wrappers_pb2.Int64Value),
+    ValueType.F32: (TYPE_URL + "FloatValue", wrappers_pb2.FloatValue),
+    ValueType.F64: (TYPE_URL + "DoubleValue", wrappers_pb2.DoubleValue),
+    ValueType.BYTES: (TYPE_URL + "BytesValue", wrappers_pb2.BytesValue),
+}
+
+
+def encode_results(values: tuple[TypedValue, ...]) -> any_pb2.Any | None:
+    """One result in its wrapper, several in a ListValue, none as None."""
+    if not values:
+        return None
+    if len(values) == 1:
+        url, wrapper = _WRAPPER_OF[values[0].type]
+        return any_pb2.Any(type_url=url, value=wrapper(value=values[0].value).SerializeToString())
+    items = struct_pb2.ListValue(values=[_to_value(value) for value in values])
+    return any_pb2.Any(type_url=TYPE_URL + "ListValue", value=items.SerializeToString())
+
+
+def _to_value(result: TypedValue) -> struct_pb2.Value:
+    """One of several results, in the proto3 JSON mapping."""
+    value = result.value
+    if isinstance(value, bytes):
+        return struct_pb2.Value(string_value=base64.b64encode(value).decode())
+    if isinstance(value, int):
+        if abs(value) > EXACT_INTEGERS:
+            return struct_pb2.Value(string_value=str(value))
+    elif not math.isfinite(value):
+        return struct_pb2.Value(string_value="NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity")
+    return struct_pb2.Value(number_value=value)
