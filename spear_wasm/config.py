@@ -51,13 +51,13 @@ class LimitsSection(_Section):
     def limits(self) -> Limits:
         """The same as the value that the rest of the system uses."""
         return Limits(
-            max_memory_bytes=self.max_memory,
+            max_memory_bytes=int(self.max_memory),
             max_fuel=self.max_fuel,
             max_cpu_time_ms=round(self.max_cpu_time * 1000),
             max_table_elements=self.max_table_elements,
-            max_input_bytes=self.max_input,
-            max_output_bytes=self.max_output,
-            max_log_bytes=self.max_log,
+            max_input_bytes=int(self.max_input),
+            max_output_bytes=int(self.max_output),
+            max_log_bytes=int(self.max_log),
             max_concurrency=self.max_concurrency,
             max_wall_time_ms=round(self.max_wall_time * 1000),
         )

@@ -86,7 +86,7 @@ def _engine_settings(config: Config, *, metered: bool) -> EngineSettings:
         metered=metered,
         max_memory_bytes=_whole_pages(config.ceiling.max_memory),
         max_table_elements=config.ceiling.max_table_elements,
-        wasm_stack_bytes=config.engine.wasm_stack,
+        wasm_stack_bytes=int(config.engine.wasm_stack),
         sandboxes=config.engine.sandboxes,
     )
 

@@ -77,9 +77,10 @@ class ArtifactStore:
         self._uploads = directory / "uploads"
         self._slots = threading.BoundedSemaphore(config.max_uploads)
         self._budget = DiskBudget(config.max_disk, elsewhere=code.bytes_on_disk)
-        # guards: that rows and files change together, and _finishing. Held while a file is renamed or
+        # guards: that rows and files change together, _finishing and _generation. Held while a file is renamed or
         # removed and its row committed, but never while anything is compiled, hashed or received.
         self._changing = threading.Lock()
+        self._generation = 0
         self._finishing: Counter[str] = Counter()  # uploads that are compiling or publishing, by digest
         with contextlib.ExitStack() as opened:
             make_directory(directory)
@@ -134,6 +135,7 @@ class ArtifactStore:
             return Upload(
                 header,
                 self._uploads,
+                max_artifact=self._config.max_artifact,
                 budget=self._budget,
                 publish=self._publish,
                 on_close=self._slots.release,
@@ -198,6 +200,7 @@ class ArtifactStore:
             with self._changing:
                 # False: names came or went since we asked, so that the question was another one.
                 if self._catalog.remove(removal):
+                    self._generation += 1
                     self._discard(removal)
                     return
 
@@ -215,7 +218,8 @@ class ArtifactStore:
 
     @property
     def generation(self) -> int:
-        return 0
+        """Changes whenever a name may have come to mean another digest, or none."""
+        return self._generation
 
     def counts(self) -> tuple[int, int]:
         """How many artifacts there are, and bytes on disk: theirs, their machine code's, those of uploads."""
@@ -238,6 +242,7 @@ class ArtifactStore:
             description = self._catalog.describe(staged.digest) or self._compile(staged)
             with self._changing:
                 created = self._enter(entry, description, staged)
+                self._generation += 1
                 return self._find(Reference(name=entry.name, version=version, digest=staged.digest)), created
 
     def _compile(self, staged: StagedBytes) -> Description:

@@ -78,12 +78,12 @@ class Compiler:
             settings=replace(settings, sandboxes=1),
             ceiling=ModuleCeiling(
                 max_functions=config.max_functions,
-                max_function_bytes=config.max_function_bytes,
+                max_function_bytes=int(config.max_function_bytes),
                 max_memory_bytes=settings.max_memory_bytes,
                 max_table_elements=settings.max_table_elements,
             ),
             cpu_seconds=max(1, round(config.max_cpu_time)),
-            memory_bytes=config.max_memory,
+            memory_bytes=int(config.max_memory),
         )
 
     def _run(self, job: Job) -> Report:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from spear_wasm.engine.sandbox import Sandbox, Steps
     from spear_wasm.execution.execution import Execution
-    from spear_wasm.model import ExecutionStatus, Json, ModuleInfo
+    from spear_wasm.model import ExecutionStatus, ModuleInfo
     from spear_wasm.pool import Pool
     from spear_wasm.runtime import CallableFunction, Runtime
 
@@ -34,7 +34,7 @@ class ArtifactSpec:
     metadata: dict[str, str] = field(default_factory=dict)
     description: str = ""
     environment: dict[str, str] = field(default_factory=dict)
-    runtime_config: dict[str, Json] = field(default_factory=dict)
+    runtime_config: dict[str, object] = field(default_factory=dict)
     resource_limits: ResourceLimits = UNSAID
     max_execution_timeout_ms: int = 0
     invocation_type: int = 0
@@ -47,7 +47,7 @@ class TaskPolicy:
     ready_sandboxes: int = 0
 
     @classmethod
-    def parse(cls, runtime_config: dict[str, Json], *, most_ready: int) -> TaskPolicy:
+    def parse(cls, runtime_config: dict[str, object], *, most_ready: int) -> TaskPolicy:
         """The policy in a runtime_config.
 
         Raises:
