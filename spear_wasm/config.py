@@ -35,7 +35,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A table of the configuration file."""
 
 
-class LimitsSection(_Section):
+class LimitsSection(_Section, frozen=True):
     """One set of limits; see `spear_wasm.limits.Limits` for what each one bounds."""
 
     max_memory: Size
@@ -63,7 +63,7 @@ class LimitsSection(_Section):
         )
 
 
-class DefaultLimits(LimitsSection):
+class DefaultLimits(LimitsSection, frozen=True):
     """What a task gets that asks for nothing."""
 
     max_memory: Size = Size(64 * MIB)
@@ -77,7 +77,7 @@ class DefaultLimits(LimitsSection):
     max_wall_time: Seconds = Seconds(30)
 
 
-class CeilingLimits(LimitsSection):
+class CeilingLimits(LimitsSection, frozen=True):
     """The most that a task may ask for."""
 
     max_memory: Size = Size(512 * MIB)
@@ -91,14 +91,14 @@ class CeilingLimits(LimitsSection):
     max_wall_time: Seconds = Seconds(300)
 
 
-class ServerConfig(_Section):
+class ServerConfig(_Section, frozen=True):
     """The gRPC door."""
 
     shutdown_grace: Seconds = Seconds(10)
     max_connection_streams: Count = 10_000
 
 
-class EngineConfig(_Section):
+class EngineConfig(_Section, frozen=True):
     """The WebAssembly engines and what all of their sandboxes share.
 
     `sandboxes` is how many may be alive at once in each engine; `tick` the length of a guest's slice.
@@ -109,7 +109,7 @@ class EngineConfig(_Section):
     tick: Seconds = Seconds(0.001)
 
 
-class CompileConfig(_Section):
+class CompileConfig(_Section, frozen=True):
     """What one compilation may use; each runs in a process of its own."""
 
     max_wall_time: Seconds = Seconds(60)
@@ -120,7 +120,7 @@ class CompileConfig(_Section):
     max_function_bytes: Size = Size(1 * MIB)
 
 
-class ArtifactsConfig(_Section):
+class ArtifactsConfig(_Section, frozen=True):
     """Bounds on what is stored."""
 
     max_artifact: Size = Size(64 * MIB)
@@ -130,7 +130,7 @@ class ArtifactsConfig(_Section):
     upload_idle_timeout: Seconds = Seconds(30)
 
 
-class TaskExecutionManagerConfig(_Section):
+class TaskExecutionManagerConfig(_Section, frozen=True):
     """Admission, threads and what is remembered.
 
     `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
@@ -154,27 +154,27 @@ class TaskExecutionManagerConfig(_Section):
         return self.threads or len(os.sched_getaffinity(0))
 
 
-class InstancePoolConfig(_Section):
+class InstancePoolConfig(_Section, frozen=True):
     """Bounds on ready sandboxes, which tasks ask for with `ready_sandboxes` in their runtime_config."""
 
     max_ready_per_task: Count = 64
     max_ready: Count = 400
 
 
-class RuntimeConfig(_Section):
+class RuntimeConfig(_Section, frozen=True):
     """Where runtimes are found besides the ones that come with the package."""
 
     directories: tuple[str, ...] = ()
 
 
-class LogConfig(_Section):
+class LogConfig(_Section, frozen=True):
     """Structured logs on standard error."""
 
     format: Literal["json", "console", "auto"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """Everything an operator may set; each field is a table of the TOML file."""
 
     server: ServerConfig = ServerConfig()
@@ -196,7 +196,9 @@ class Config(_Section):
                 f"together exceed engine.sandboxes ({self.engine.sandboxes})"
             )
         if not 0.0005 <= self.engine.tick <= 0.1:
-            raise ConfigurationError(f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms")
+            raise ConfigurationError(
+                f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms"
+            )
 
 
 def read_config(path: Path) -> Config:
@@ -212,7 +214,7 @@ def read_config(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error.message}", **error.metadata) from error
+        raise ConfigurationError(f"{path}: {error.message}", key=error.metadata.get("limit", "")) from error
 
 
 def parse_config(document: dict[str, Any]) -> Config:

@@ -18,7 +18,7 @@ from spear_wasm.execution.manager import TaskExecutionManager
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
 from spear_wasm.execution.task_registry import TaskRegistry
 from spear_wasm.execution.task_store import TaskStore
-from spear_wasm.pool import Capacity
+from spear_wasm.pool import PoolFactory
 from spear_wasm.runtime import RuntimeManager
 
 
@@ -57,8 +57,7 @@ class Host:
             engines=engines,
             manager=self.manager,
             limits=LimitPolicy(config.default_limits.limits(), config.ceiling.limits()),
-            pools=config.pool,
-            ready=Capacity(config.pool.max_ready, config.execution.total_memory() // 4),
+            pools=PoolFactory(config.pool, config.execution.total_memory() // 4),
         )
         closing.callback(self.registration.close_pools)
         self.registration.restore(store.load())
@@ -93,4 +92,3 @@ def _engine_settings(config: Config, *, metered: bool) -> EngineSettings:
 
 def _whole_pages(size: int) -> int:
     return -(-size // 65536) * 65536
-

@@ -54,7 +54,9 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if value < 0 or (value == 0 and field.name not in UNLIMITED_AT_ZERO):
-                raise ConfigurationError(f"limit {field.name} is {value}; it must be positive", limit=field.name)
+                raise ConfigurationError(
+                    f"limit {field.name} is {value}; it must be positive", limit=field.name
+                )
 
     def within(self, ceiling: Limits, *, whose: str) -> Limits:
         """These limits, or ConfigurationError naming the first that exceeds `ceiling`."""

@@ -14,7 +14,7 @@ import msgspec
 
 WASM_PAGE_BYTES = 65536
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 class ValueType(StrEnum):

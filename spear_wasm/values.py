@@ -20,7 +20,9 @@ TYPE_NAMES = frozenset({"", "i32", "i64", "f32", "f64", "string", "bytes", "json
 """What a caller may say a parameter's type is; empty: the signature decides."""
 
 _INTEGER_TEXT = re.compile(r"[+-]?\d{1,25}", re.ASCII)
-_FLOAT_TEXT = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,5})?|[+-]?inf|nan", re.ASCII)
+_FLOAT_TEXT = re.compile(
+    r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,5})?|[+-]?inf|nan", re.ASCII
+)
 _BITS = {ValueType.I32: 32, ValueType.I64: 64}
 _FLOAT32 = struct.Struct("<f")
 
@@ -44,13 +46,15 @@ def to_number(parameter: Parameter, wanted: ValueType, where: str) -> int | floa
 def check_type_name(parameter: Parameter, where: str) -> None:
     """Refuse a type that the contract does not have."""
     if parameter.type not in TYPE_NAMES:
-        raise InvalidRequest(f"{where} is given as {shown(parameter.type)}; types are i32 i64 f32 f64 string bytes json")
+        raise InvalidRequest(
+            f"{where} is given as {shown(parameter.type)}; types are i32 i64 f32 f64 string bytes json"
+        )
 
 
 def _to_integer(value: Json | bytes, wanted: ValueType, where: str) -> int:
-    if isinstance(value, str) and _INTEGER_TEXT.fullmatch(value):
-        value = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    if (isinstance(value, str) and _INTEGER_TEXT.fullmatch(value)) or (
+        isinstance(value, float) and value.is_integer()
+    ):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidRequest(f"{where} must be an integer ({wanted}), not {shown(value)}")

@@ -136,7 +136,9 @@ class BytesFunction:
         content = cast("bytes", arguments)
         (address,) = yield from sandbox.call(_allocate, (len(content),))
         if address == 0 and content:
-            raise GuestFault(ErrorCode.GUEST_ERROR, f"the guest has no memory for {len(content)} bytes of input")
+            raise GuestFault(
+                ErrorCode.GUEST_ERROR, f"the guest has no memory for {len(content)} bytes of input"
+            )
         sandbox.write_memory(int(address), content)
         (packed,) = yield from sandbox.call(self._export, (address, _as_i32(len(content))))
         result_address, length = int(packed) & 0xFFFFFFFF, int(packed) >> 32 & 0xFFFFFFFF

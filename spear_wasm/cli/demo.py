@@ -133,7 +133,9 @@ def main() -> int:
             with Client(address) as client:
                 tour(console, client)
     except (Surprise, SpearError, GuestFailure, OSError) as error:
-        console.print(Text(printable(f"The demo failed: {error}", lines=True), style="bold red"), soft_wrap=True)
+        console.print(
+            Text(printable(f"The demo failed: {error}", lines=True), style="bold red"), soft_wrap=True
+        )
         return 1
     console.print("The server has stopped cleanly.", style="green")
     return 0

@@ -114,9 +114,7 @@ context_epoch_yield = _quick(
 )
 
 # Running guests
-instance_pre_instantiate_async = _quick(
-    "wasmtime_instance_pre_instantiate_async", c_void_p, *[c_void_p] * 5
-)
+instance_pre_instantiate_async = _quick("wasmtime_instance_pre_instantiate_async", c_void_p, *[c_void_p] * 5)
 instance_export_get = _quick(
     "wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p
 )
@@ -149,8 +147,8 @@ frame_vec_delete = _quick("wasm_frame_vec_delete", None, c_void_p)
 byte_vec_delete = _quick("wasm_byte_vec_delete", None, c_void_p)
 
 
-def config_set(config: int, option: str, value: bool | int) -> None:
-    """Set one engine option by its C name, e.g. `consume_fuel`."""
+def config_set(config: int, option: str, value: int) -> None:
+    """Set one engine option by its C name, e.g. `consume_fuel`; a bool for those that are one in C."""
     _quick(f"wasmtime_config_{option}_set", None, c_void_p, c_bool if isinstance(value, bool) else c_uint64)(
         config, value
     )

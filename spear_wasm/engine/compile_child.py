@@ -46,7 +46,7 @@ class Report:
 
     module: ModuleInfo | None = None
     refusal: str = ""
-    metadata: dict[str, str] | None = None
+    offset: str = ""
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
     try:
         report = Report(module=_compile(job))
     except InvalidArtifact as error:
-        report = Report(refusal=error.message, metadata=error.metadata)
+        report = Report(refusal=error.message, offset=error.metadata.get("offset", ""))
     sys.stdout.buffer.write(msgspec.json.encode(report))
 
 
@@ -85,7 +85,9 @@ def _machine_code(engine: int, wasm: bytes) -> bytes:
     error = capi.module_new(engine, wasm, len(wasm), ctypes.addressof(compiled))
     error = error or capi.module_serialize(compiled, ctypes.addressof(code))
     if error:
-        raise InvalidArtifact(f"the module does not compile: {' '.join(capi.take_error(error).split())[:500]}")
+        raise InvalidArtifact(
+            f"the module does not compile: {' '.join(capi.take_error(error).split())[:500]}"
+        )
     return capi.take_bytes(code)
 
 

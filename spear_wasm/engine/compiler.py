@@ -54,7 +54,7 @@ class Compiler:
             report = self._run(job)
             seconds = time.monotonic() - start
         if report.module is None:
-            raise InvalidArtifact(report.refusal, **(report.metadata or {}))
+            raise InvalidArtifact(report.refusal, offset=report.offset)
         return Compilation(report.module, seconds)
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Compiler:
         with self._lock:
             if self._closing:
                 raise ServerDraining("the server is shutting down and compiles nothing more")
-            child = subprocess.Popen(  # noqa: S603  our own interpreter and module
+            child = subprocess.Popen(
                 [sys.executable, "-m", "spear_wasm.engine.compile_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

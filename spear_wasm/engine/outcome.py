@@ -42,7 +42,7 @@ _EXPLANATIONS = {
 }
 
 
-class GuestFault(Exception):  # noqa: N818  a fault of the guest is an outcome, not an error of ours
+class GuestFault(Exception):
     """Raised through a guest's run to end it with an outcome other than success."""
 
     def __init__(self, code: ErrorCode, message: str, *, trap_frames: tuple[str, ...] = ()) -> None:

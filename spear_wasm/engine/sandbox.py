@@ -111,9 +111,7 @@ class Sandbox:
         self._log: list[bytes] = []
         self._log_room = limits.max_log_bytes
         self._truncated = False
-        capi.store_limiter(
-            self._store, limits.max_memory_bytes, limits.max_table_elements, 1, MAX_TABLES, 1
-        )
+        capi.store_limiter(self._store, limits.max_memory_bytes, limits.max_table_elements, 1, MAX_TABLES, 1)
         self._fuel = limits.max_fuel or UNLIMITED_FUEL
         if self.linked.engine.metered:
             capi.context_set_fuel(self._context, self._fuel)
@@ -157,7 +155,9 @@ class Sandbox:
         """
         at, name = self._address, function.name
         if not capi.instance_export_get(self._context, at, name, len(name), at + _EXTERN_AT):
-            raise GuestFault(ErrorCode.INSTANCE_FAILED, "the instance lacks a function that its module exports")
+            raise GuestFault(
+                ErrorCode.INSTANCE_FAILED, "the instance lacks a function that its module exports"
+            )
         function.write_arguments(self._buffer, args)
         yield from self._drive(
             capi.func_call_async(
@@ -205,7 +205,8 @@ class Sandbox:
         size = self.memory_bytes()
         if address + length > size:
             raise GuestFault(
-                ErrorCode.GUEST_ERROR, f"the guest named {length} bytes at {address}; its memory has {size} bytes"
+                ErrorCode.GUEST_ERROR,
+                f"the guest named {length} bytes at {address}; its memory has {size} bytes",
             )
         return int(capi.memory_data(self._context, self._address + _MEMORY_AT) or 0) + address
 
@@ -250,10 +251,6 @@ class Sandbox:
         """Give the slot back. No run may be under way; the sandbox must not be used again."""
         if self._key:
             forget_caller(self._key)
-        delete = (
-            capi.store_delete_released if self.memory_bytes() > LARGE_MEMORY_BYTES else capi.store_delete
-        )
+        delete = capi.store_delete_released if self.memory_bytes() > LARGE_MEMORY_BYTES else capi.store_delete
         delete(self._store)
         self.linked.spare_buffers.append(self._buffer)
-
-

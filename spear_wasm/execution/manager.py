@@ -156,7 +156,9 @@ class TaskExecutionManager:
             self._executor.cancel_timer(execution.timer)
         linkage = task.linkages.get(execution.limits.max_fuel != 0)
         if linkage is None:  # its artifact was removed while it waited
-            self._end(execution, failure(ErrorCode.INSTANCE_FAILED, "the task's artifact was removed"), Usage())
+            self._end(
+                execution, failure(ErrorCode.INSTANCE_FAILED, "the task's artifact was removed"), Usage()
+            )
             self._release(execution)
             return
         sandbox = linkage.pool.take(execution.limits, fresh=execution.force_new_instance)
@@ -243,7 +245,8 @@ class TaskExecutionManager:
     def _expire(self, execution: Execution) -> None:
         """The budget of a waiting execution is used up."""
         self._end_waiting(
-            execution, failure(ErrorCode.TIMEOUT, "the execution's time budget ended while it waited in the line")
+            execution,
+            failure(ErrorCode.TIMEOUT, "the execution's time budget ended while it waited in the line"),
         )
 
     def _end_waiting(self, execution: Execution, outcome: Outcome) -> bool:

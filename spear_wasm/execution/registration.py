@@ -23,18 +23,16 @@ from spear_wasm.errors import (
 )
 from spear_wasm.execution.manager import new_id
 from spear_wasm.execution.task import ArtifactSpec, Linkage, Task, TaskPolicy, TaskRecord
-from spear_wasm.pool import InstancePool, NullPool, Pool
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
     from spear_wasm.artifacts.code_cache import CodeCache
     from spear_wasm.artifacts.store import ArtifactStore, StoredArtifact
-    from spear_wasm.config import InstancePoolConfig
     from spear_wasm.engine.engine import Engine
     from spear_wasm.execution.manager import TaskExecutionManager
     from spear_wasm.execution.task_registry import TaskRegistry
     from spear_wasm.limits import Limits
-    from spear_wasm.pool import Capacity
+    from spear_wasm.pool import PoolFactory
     from spear_wasm.runtime import RuntimeManager
 
 log = structlog.get_logger()
@@ -65,8 +63,7 @@ class TaskRegistration:
         engines: Mapping[bool, Engine],
         manager: TaskExecutionManager,
         limits: LimitPolicy,
-        pools: InstancePoolConfig,
-        ready: Capacity,
+        pools: PoolFactory,
     ) -> None:
         self._registry = registry
         self._artifacts = artifacts
@@ -76,7 +73,6 @@ class TaskRegistration:
         self._manager = manager
         self._limits = limits
         self._pools = pools
-        self._ready = ready
 
     def restore(self, records: list[TaskRecord]) -> None:
         """Put tasks of an earlier run into service; one that no longer can be is left out, and logged."""
@@ -139,7 +135,7 @@ class TaskRegistration:
         limits = self._limits.default.for_task(
             spec.resource_limits, spec.max_execution_timeout_ms, self._limits.ceiling
         )
-        policy = TaskPolicy.parse(spec.runtime_config, most_ready=self._pools.max_ready_per_task)
+        policy = TaskPolicy.parse(spec.runtime_config, most_ready=self._pools.most_ready)
         artifact = self._artifacts.get(record.digest)
         return Task(record, limits, policy, self._runtimes.find(record.runtime, artifact.module))
 
@@ -156,23 +152,17 @@ class TaskRegistration:
             artifact = self._artifacts.get(task.record.digest)
         except ArtifactNotFound:
             raise ArtifactDeleted(
-                f"the artifact of task {shown(task.name)} was deleted; upload it again", digest=task.record.digest
+                f"the artifact of task {shown(task.name)} was deleted; upload it again",
+                digest=task.record.digest,
             ) from None
         functions = task.runtime.host_functions(artifact.module)
         code = self._code.load(artifact.digest, self._artifacts.path(artifact.digest), metered=metered)
         linked = self._engines[metered].link(code.path, artifact.module, functions)
         prepare = task.runtime.preparation(artifact.module)
         task.module = artifact.module
-        if task.policy.ready_sandboxes and metered == (task.limits.max_fuel != 0):
-            pool: Pool = InstancePool(
-                linked,
-                task.limits,
-                task.policy.ready_sandboxes,
-                self._ready,
-                self._manager.prepare_later(task, prepare),
-            )
-        else:
-            pool = NullPool(linked)
+        is_usual = metered == (task.limits.max_fuel != 0)
+        ready = task.policy.ready_sandboxes if is_usual else 0
+        pool = self._pools.new(linked, task.limits, ready, self._manager.prepare_later(task, prepare))
         # Two threads may link a task at once; the second's pool is not used, and closed.
         winner = task.linkages.setdefault(metered, Linkage(pool, prepare))
         if winner.pool is not pool:
@@ -227,4 +217,6 @@ def _check_bounds(spec: ArtifactSpec, description: str) -> None:
         raise InvalidRequest(f"a description is longer than {MAX_DESCRIPTION_CHARS} characters")
     for what, entries in (("metadata", spec.metadata), ("environment", spec.environment)):
         if len(entries) > MAX_ENTRIES or any(len(k) + len(v) > MAX_ENTRY_CHARS for k, v in entries.items()):
-            raise InvalidRequest(f"{what} may hold {MAX_ENTRIES} entries of {MAX_ENTRY_CHARS} characters each")
+            raise InvalidRequest(
+                f"{what} may hold {MAX_ENTRIES} entries of {MAX_ENTRY_CHARS} characters each"
+            )

@@ -60,7 +60,9 @@ class TaskPolicy:
             )
         ready = runtime_config.get("ready_sandboxes", 0)
         if isinstance(ready, bool) or not isinstance(ready, int | float) or not float(ready).is_integer():
-            raise InvalidRequest(f"runtime_config.ready_sandboxes is {shown(ready)}; it must be a whole number")
+            raise InvalidRequest(
+                f"runtime_config.ready_sandboxes is {shown(ready)}; it must be a whole number"
+            )
         if not 0 <= ready <= most_ready:
             raise InvalidRequest(f"runtime_config.ready_sandboxes is {ready:g}; it must be 0 to {most_ready}")
         return cls(ready_sandboxes=int(ready))

@@ -98,9 +98,7 @@ class TaskRegistry:
             InvalidRequest: `start_after` is neither.
         """
         after = self._sequence_of(start_after) if start_after else 0
-        found = [
-            task for task in self.all() if task.record.sequence > after and task.name.startswith(prefix)
-        ]
+        found = [task for task in self.all() if task.record.sequence > after and task.name.startswith(prefix)]
         return found[:limit], len(found) > limit
 
     def _sequence_of(self, start_after: str) -> int:
@@ -108,7 +106,9 @@ class TaskRegistry:
             return int(start_after[1:])
         task = self._by_id.get(start_after)
         if task is None:
-            raise InvalidRequest(f"start_after {shown(start_after)} is neither a cursor of ours nor a task id")
+            raise InvalidRequest(
+                f"start_after {shown(start_after)} is neither a cursor of ours nor a task id"
+            )
         return task.record.sequence
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
@@ -48,7 +49,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         self._lookup_threads.shutdown(cancel_futures=True)
 
     @reporting_errors
-    async def UploadArtifact(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def UploadArtifact(
         self, request_iterator: AsyncIterator[pb.UploadArtifactRequest], context: Context
     ) -> pb.UploadArtifactResponse:
         """Store a module; nothing of it stays unless all of it is right."""
@@ -61,7 +62,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
             while (part := await self._next_part(parts)) is not None:
                 if part.WhichOneof("part") != "chunk":
                     raise InvalidRequest("after the header, an upload holds nothing but chunks")
-                await in_thread(self._upload_threads, lambda chunk=part.chunk: upload.write(chunk))
+                await in_thread(self._upload_threads, partial(upload.write, part.chunk))
             artifact, created = await in_thread(self._upload_threads, upload.finish)
         finally:
             # Behind whatever the threads still do for this upload, if its RPC was cancelled.
@@ -84,9 +85,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
             raise UploadStalled(f"the upload sent nothing for {patience:g} s") from None
 
     @reporting_errors
-    async def GetArtifact(  # type: ignore[override]  # the stub is for both of grpcio's servers
-        self, request: pb.GetArtifactRequest, context: Context
-    ) -> pb.ArtifactInfo:
+    async def GetArtifact(self, request: pb.GetArtifactRequest, context: Context) -> pb.ArtifactInfo:
         """One artifact."""
         artifact = await in_thread(
             self._lookup_threads, lambda: self._host.artifacts.resolve(request.reference)
@@ -94,7 +93,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         return self._info(artifact, ANSWER_BYTES)
 
     @reporting_errors
-    async def ListArtifacts(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def ListArtifacts(
         self, request: pb.ListArtifactsRequest, context: Context
     ) -> pb.ListArtifactsResponse:
         """Artifacts in the order of their creation."""
@@ -108,7 +107,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         )
 
     @reporting_errors
-    async def DeleteArtifact(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def DeleteArtifact(
         self, request: pb.DeleteArtifactRequest, context: Context
     ) -> pb.DeleteArtifactResponse:
         """Remove a version, and the bytes when nothing names them any more."""

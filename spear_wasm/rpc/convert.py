@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from spear_wasm.execution.task import Task
     from spear_wasm.model import Signature
 
-STATUS_OF = {
-    status: function_pb2.ExecutionStatus.Value(f"EXECUTION_STATUS_{status.value}") for status in ExecutionStatus
+STATUS_OF: dict[ExecutionStatus | None, function_pb2.ExecutionStatus.ValueType] = {
+    status: function_pb2.ExecutionStatus.Value(f"EXECUTION_STATUS_{status.value}")
+    for status in ExecutionStatus
 }
 LIMIT_NAMES = tuple(field.name for field in function_pb2.ResourceLimits.DESCRIPTOR.fields)
 INT32_MAX = 2**31 - 1
@@ -78,7 +79,7 @@ def spec_to(spec: ArtifactSpec) -> function_pb2.ArtifactSpec:
             function_pb2.ResourceLimits(**{name: getattr(asked, name) for name in LIMIT_NAMES})
         )
     if spec.runtime_config:
-        message.runtime_config.update(spec.runtime_config)
+        json_format.ParseDict(spec.runtime_config, message.runtime_config)
     return message
 
 
@@ -145,7 +146,7 @@ def task_info(task: Task, *, details: bool) -> function_pb2.TaskInfo:
         created_at=task.record.created_at,
         updated_at=task.updated_at,
         execution_count=saturated(task.executions),
-        last_status=STATUS_OF[task.last_status] if task.last_status is not None else None,
+        last_status=STATUS_OF.get(task.last_status, function_pb2.EXECUTION_STATUS_UNKNOWN),
     )
     if details:
         message.artifact_spec.CopyFrom(spec_to(task.record.spec))

@@ -158,9 +158,7 @@ class Figures:
         return response
 
     def _ready_sandboxes(self, known: list[Task]) -> int:
-        return sum(
-            linkage.pool.stats().ready for task in known for linkage in list(task.linkages.values())
-        )
+        return sum(linkage.pool.stats().ready for task in known for linkage in list(task.linkages.values()))
 
     def _execution_stats(self, known: list[Task], hours: int) -> pb.ExecutionStats:
         stats = self._host.manager.stats(hours)

@@ -14,7 +14,7 @@ from spear_wasm.errors import InvalidRequest, ServerBusy, TaskNotFound, Unimplem
 from spear_wasm.execution.execution import Call
 from spear_wasm.limits import UNSAID
 from spear_wasm.rpc import convert
-from spear_wasm.rpc.status import reporting_errors
+from spear_wasm.rpc.status import abort, reporting_errors
 from spear_wasm.rpc.waiting import ended, in_thread
 from spear_wasm.values import shown
 
@@ -39,6 +39,7 @@ REGISTRATION_THREADS = 8
 MAX_REGISTRATIONS = 64
 """Calls that may wait at once for their task to be made or linked."""
 KNOWN_SPECS = 4096
+_NO_ANSWERS: tuple[pb.StreamExecutionResult, ...] = ()
 
 
 class FunctionService(function_pb2_grpc.FunctionServiceServicer):
@@ -61,7 +62,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     # Calls
 
     @reporting_errors
-    async def InvokeFunction(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def InvokeFunction(
         self, request: pb.InvokeFunctionRequest, context: Context
     ) -> pb.InvokeFunctionResponse:
         """Run a function of a task, which is made first where the request brings a spec."""
@@ -90,7 +91,9 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             if not (request.create_if_not_exists and request.HasField("artifact_spec")):
                 raise TaskNotFound(f"there is no task {shown(reference)}", task=reference)
         elif not request.HasField("artifact_spec"):
-            raise InvalidRequest("a new task needs an artifact_spec; to call an existing one, give its task_id")
+            raise InvalidRequest(
+                "a new task needs an artifact_spec; to call an existing one, give its task_id"
+            )
         return await self._task_from_spec(request)
 
     async def _task_from_spec(self, request: pb.InvokeFunctionRequest) -> Task:
@@ -125,29 +128,30 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         finally:
             self._registering -= 1
 
-    @reporting_errors
-    async def StreamFunction(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def StreamFunction(
         self, request: pb.InvokeFunctionRequest, context: Context
     ) -> AsyncIterator[pb.StreamExecutionResult]:
         """Not offered."""
-        raise Unimplemented("this server does not stream; call InvokeFunction")
+        for answer in _NO_ANSWERS:
+            yield answer
+        await abort(context, Unimplemented("this server does not stream; call InvokeFunction"))
 
     @reporting_errors
-    async def GetExecutionStatus(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def GetExecutionStatus(
         self, request: pb.GetExecutionStatusRequest, context: Context
     ) -> pb.GetExecutionStatusResponse:
         """Not offered."""
         raise Unimplemented("this server runs executions synchronously; their results come with the call")
 
     @reporting_errors
-    async def CancelExecution(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: Context
     ) -> pb.CancelExecutionResponse:
         """Not offered."""
         raise Unimplemented("this server has no CancelExecution; cancel the InvokeFunction RPC")
 
     @reporting_errors
-    async def ListExecutions(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
     ) -> pb.ListExecutionsResponse:
         """Not offered."""
@@ -156,9 +160,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     # Tasks
 
     @reporting_errors
-    async def ListTasks(  # type: ignore[override]  # the stub is for both of grpcio's servers
-        self, request: pb.ListTasksRequest, context: Context
-    ) -> pb.ListTasksResponse:
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         """Tasks in the order of their creation."""
         limit = page_size(request.limit)
         tasks, more = self._host.tasks.page(request.prefix, request.start_after, limit)
@@ -178,9 +180,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         return response
 
     @reporting_errors
-    async def GetTask(  # type: ignore[override]  # the stub is for both of grpcio's servers
-        self, request: pb.GetTaskRequest, context: Context
-    ) -> pb.GetTaskResponse:
+    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         """One task, with its newest executions where asked for."""
         limit = page_size(request.execution_limit)
         task = self._host.tasks.find(request.task_id)
@@ -194,9 +194,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         return response
 
     @reporting_errors
-    async def DeleteTask(  # type: ignore[override]  # the stub is for both of grpcio's servers
-        self, request: pb.DeleteTaskRequest, context: Context
-    ) -> pb.DeleteTaskResponse:
+    async def DeleteTask(self, request: pb.DeleteTaskRequest, context: Context) -> pb.DeleteTaskResponse:
         """End a task."""
         if not request.task_id:
             raise InvalidRequest("task_id is empty")
@@ -210,16 +208,12 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     # Figures
 
     @reporting_errors
-    async def GetHealth(  # type: ignore[override]  # the stub is for both of grpcio's servers
-        self, request: pb.GetHealthRequest, context: Context
-    ) -> pb.GetHealthResponse:
+    async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.GetHealthResponse:
         """How the server is."""
         return self._figures.health(details=request.include_details)
 
     @reporting_errors
-    async def GetStats(  # type: ignore[override]  # the stub is for both of grpcio's servers
-        self, request: pb.GetStatsRequest, context: Context
-    ) -> pb.GetStatsResponse:
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """What the server has done."""
         if request.time_range_hours < 0:
             raise InvalidRequest(f"time_range_hours is {request.time_range_hours}; it must not be negative")
@@ -268,10 +262,13 @@ def _call_from(request: pb.InvokeFunctionRequest, task: Task, time_remaining: fl
     context = request.context
     if context.timeout_ms < 0:
         raise InvalidRequest(f"context.timeout_ms is {context.timeout_ms}; it must not be negative")
-    for name, execution_id in (("execution_id", request.execution_id), ("context.execution_id", context.execution_id)):
+    for name, execution_id in (
+        ("execution_id", request.execution_id),
+        ("context.execution_id", context.execution_id),
+    ):
         if len(execution_id) > MAX_ID_CHARS or not execution_id.isprintable():
             raise InvalidRequest(f"{name} must be printable text of at most {MAX_ID_CHARS} characters")
-    budgets = [context.timeout_ms] if context.timeout_ms else []
+    budgets: list[float] = [context.timeout_ms] if context.timeout_ms else []
     if time_remaining is not None:
         budgets.append(max(time_remaining * 1000, 0.001))
     return Call(

@@ -111,7 +111,7 @@ class _Server:
         self._artifacts.close()
         log.info("server stopped")
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set_health(self, status: int) -> None:
         for name in ("", *SERVICES):
             await self._health.set(name, status)
 

@@ -33,7 +33,9 @@ def status_of(error: SpearError) -> status_pb2.Status:
         info.metadata[key] = _printable(value, MAX_METADATA_CHARS)
     details = [_packed(info)]
     if error.retry_after is not None:
-        delay = duration_pb2.Duration(nanos=round(error.retry_after % 1 * 1e9), seconds=int(error.retry_after))
+        delay = duration_pb2.Duration(
+            nanos=round(error.retry_after % 1 * 1e9), seconds=int(error.retry_after)
+        )
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status_pb2.Status(
         code=error.status.value, message=_printable(error.message, MAX_MESSAGE_CHARS), details=details
@@ -48,7 +50,10 @@ def _packed(detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -
 
 def _printable(text: str, length: int) -> str:
     """Cut, and with control and non-ASCII characters escaped: a header must survive it, and a terminal."""
-    safe = "".join(char if " " <= char <= "~" else repr(char)[1:-1].encode("ascii", "backslashreplace").decode() for char in text[:length])
+    safe = "".join(
+        char if " " <= char <= "~" else repr(char)[1:-1].encode("ascii", "backslashreplace").decode()
+        for char in text[:length]
+    )
     return safe if len(safe) <= length else safe[: length - 1] + "~"
 
 
@@ -74,9 +79,9 @@ def reporting_errors(
                 log.exception("call failed by our fault", method=method.__name__)
         except grpc.aio.AbortError:
             raise
-        except Exception:  # noqa: BLE001  the edge: a bug must not take the caller's answer with it
+        except Exception:
             log.exception("call failed by a bug", method=method.__name__)
             failed = SpearError("the server failed; the cause is in its log")
-        await abort(args[2], failed)  # type: ignore[arg-type]  # (self, request, context)
+        return await abort(args[2], failed)  # type: ignore[arg-type]  # (self, request, context)
 
     return reporting

@@ -42,9 +42,8 @@ def decode_any(packed: any_pb2.Any, where: str) -> Decoded:
         raise InvalidRequest(f"{where} cannot be read as {packed.type_url.rpartition('/')[2]}") from error
 
 
-def _wrapper(kind: Callable[[], Any]) -> Callable[[bytes], Decoded]:
-    parse: Callable[[bytes], Any] = kind.FromString  # type: ignore[attr-defined]  # a message class
-    return lambda content: parse(content).value  # type: ignore[no-any-return]  # of a wrapper: a scalar
+def _wrapper(kind: Any) -> Callable[[bytes], Decoded]:  # noqa: ANN401  the wrappers have no common base with a value
+    return lambda content: kind.FromString(content).value
 
 
 def _text(content: bytes) -> str:
@@ -104,5 +103,7 @@ def _to_value(result: TypedValue) -> struct_pb2.Value:
         if abs(value) > EXACT_INTEGERS:
             return struct_pb2.Value(string_value=str(value))
     elif not math.isfinite(value):
-        return struct_pb2.Value(string_value="NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity")
+        return struct_pb2.Value(
+            string_value="NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+        )
     return struct_pb2.Value(number_value=value)

@@ -40,7 +40,9 @@ class RoundRobin:
         """The candidates by the time of their last turn."""
         present = list(candidates)
         if len(self._last_served) > 2 * len(present) + 64:
-            self._last_served = {each: self._last_served[each] for each in present if each in self._last_served}
+            self._last_served = {
+                each: self._last_served[each] for each in present if each in self._last_served
+            }
         return sorted(present, key=lambda candidate: self._last_served.get(candidate, 0))
 
     def chosen(self, candidate: Hashable) -> None:
