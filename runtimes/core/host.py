@@ -75,19 +75,17 @@ class NumericFunction:
         self._param_types = export.type.params
         self._result_types = export.type.results
         self._names = export.param_names
+        self._labels = [
+            f"parameter {number} ({shown(name)})" if name else f"parameter {number}"
+            for number, name in enumerate(names, 1)
+        ]
         self._input_bytes = sum(BYTES_OF[kind] for kind in export.type.params)
         self._output_bytes = sum(BYTES_OF[kind] for kind in export.type.results)
 
     def arguments(self, parameters: Sequence[Parameter], limits: Limits) -> Numbers:
         """The numbers, by position."""
         _check_input(self._input_bytes, limits)
-        ordered = self._by_position(parameters)
-        return tuple(
-            to_number(parameter, kind, f"parameter {index} ({shown(name)})" if name else f"parameter {index}")
-            for index, (parameter, kind, name) in enumerate(
-                zip(ordered, self._param_types, self._names or [""] * len(ordered), strict=True), 1
-            )
-        )
+        return tuple(map(to_number, self._by_position(parameters), self._param_types, self._labels))
 
     def _by_position(self, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
         if len(parameters) != len(self._param_types):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,6 +16,7 @@ from spear_wasm.errors import ExecutionExists, ServerBusy, ServerDraining, TaskB
 from spear_wasm.execution.counters import Counters, Tally
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.fiber import Fiber
+from spear_wasm.execution.ids import new_id
 from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, record_of
 from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 from spear_wasm.pool import Capacity
@@ -366,11 +366,6 @@ class TaskExecutionManager:
     def _wait_until_idle(self, timeout: float | None) -> bool:
         with self._all_ended:
             return self._all_ended.wait_for(lambda: not self._running and not len(self._scheduler), timeout)
-
-
-def new_id(kind: str) -> str:
-    """An id that nobody can guess."""
-    return f"{kind}-{secrets.token_hex(16)}"
 
 
 def _guest_run(

@@ -21,7 +21,7 @@ from spear_wasm.errors import (
     SpearError,
     Unimplemented,
 )
-from spear_wasm.execution.manager import new_id
+from spear_wasm.execution.ids import new_id
 from spear_wasm.execution.task import ArtifactSpec, Linkage, Task, TaskPolicy, TaskRecord
 from spear_wasm.values import shown
 
