@@ -41,7 +41,8 @@ class Host:
         engines = {False: Engine(plain), True: Engine(metered)}
         for engine in engines.values():
             closing.callback(engine.close)
-        self.ticker = Ticker([engine.advance_epoch for engine in engines.values()], config.engine.tick)
+        tick = config.engine.tick
+        self.ticker = Ticker([engine.epoch_timer(tick) for engine in engines.values()], tick)
         closing.callback(self.ticker.close)
         executor = Executor(self.ticker, config.execution.thread_count())
         closing.callback(executor.close)

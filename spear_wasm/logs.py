@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
-from typing import Any
+import threading
+from typing import Any, BinaryIO
 
 import msgspec
 import structlog
 
 from spear_wasm.config import LogConfig
+
+
+BATCH_SECONDS = 0.05
 
 
 def configure_logs(config: LogConfig) -> None:
@@ -23,7 +28,7 @@ def configure_logs(config: LogConfig) -> None:
     if as_json:
         # Bytes all the way: every call writes an event, and this is the cheapest way to do it.
         shared.append(structlog.processors.JSONRenderer(serializer=_json_line))
-        factory: Any = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        factory: Any = structlog.BytesLoggerFactory(_BatchedStream(sys.stderr.buffer))  # type: ignore[arg-type]  # it has what a BytesLogger uses
     else:
         # With repr_native_str every text is escaped; JSON does so anyway.
         colors = sys.stderr.isatty()
@@ -37,6 +42,44 @@ def configure_logs(config: LogConfig) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+
+
+class _BatchedStream:
+    """Collects lines and writes them some times a second: a system call for each would cost every call.
+
+    What was logged is written when the process exits, unless it is killed.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []  # appended to by any thread and swapped out whole, each in one step
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_batches, name="spear-log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def write(self, line: bytes) -> None:
+        """Add to the next batch."""
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """The thread does that."""
+
+    def _write_batches(self) -> None:
+        while not self._closing.wait(BATCH_SECONDS):
+            self._write_batch()
+
+    def _write_batch(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self._stream.write(b"".join(lines))
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._closing.set()
+        self._thread.join()
+        self._write_batch()
 
 
 def _json_line(event: dict[str, object], default: object = None, **_: object) -> bytes:

@@ -14,6 +14,7 @@ from spear_wasm.cli.exit_codes import ExitCode
 from spear_wasm.cli.inspection import inspect
 from spear_wasm.cli.options import OUTPUT
 from spear_wasm.cli.output import Output
+from spear_wasm.cli.run import run
 from spear_wasm.cli.serve import serve
 from spear_wasm.cli.service import health, stats, tasks
 from spear_wasm.errors import SpearError
@@ -62,7 +63,7 @@ def commands() -> None:
     """
 
 
-for _command in (serve, push, list_artifacts, inspect, rm, call, tasks, health, stats, completion):
+for _command in (serve, push, list_artifacts, inspect, rm, call, run, tasks, health, stats, completion):
     commands.add_command(_command)
 
 

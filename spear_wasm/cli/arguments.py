@@ -8,15 +8,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import click
 
 from spear_wasm.cli.options import Command, duration, size, utf8
-from spear_wasm.client import Argument
 from spear_wasm.limits import ResourceLimits
+from spear_wasm.model import Json
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -25,8 +25,8 @@ _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 class CallArguments:
     """What a function is called with; `timeout` in seconds, None for the task's own."""
 
-    positional: tuple[Argument, ...]
-    named: dict[str, Argument]
+    positional: tuple[Json | bytes, ...]
+    named: dict[str, Json]
     timeout: float | None
     limits: ResourceLimits
 
@@ -87,7 +87,7 @@ def call_options(command: Command) -> Command:
 
 def _input_of(
     arguments: tuple[str, ...], document: str | None, *, stdin: bool
-) -> tuple[tuple[Argument, ...], dict[str, Argument]]:
+) -> tuple[tuple[Json | bytes, ...], dict[str, Json]]:
     """The arguments by position and those by name."""
     if bool(arguments) + (document is not None) + stdin > 1:
         raise click.UsageError("ARGS, -i and --stdin exclude each other")
@@ -110,16 +110,16 @@ def _as_typed(argument: str) -> str | bytes:
     return argument
 
 
-def _parsed(document: str) -> Argument:
+def _parsed(document: str) -> Json:
     try:
-        value: Argument = json.loads(document)
+        value: Json = json.loads(document)
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="'-i'") from error
     return value
 
 
-def _named(parameters: Iterable[str], taken: Mapping[str, Argument]) -> dict[str, Argument]:
-    named: dict[str, Argument] = {}
+def _named(parameters: Iterable[str], taken: Container[str]) -> dict[str, Json]:
+    named: dict[str, Json] = {}
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
         if not name or not equals:

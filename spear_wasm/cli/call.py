@@ -10,7 +10,7 @@ from spear_wasm.cli import exit_codes
 from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
 from spear_wasm.cli.options import address_option, format_option, utf8
 from spear_wasm.cli.output import Output
-from spear_wasm.cli.results import show_result
+from spear_wasm.cli.results import result_option, show_result
 from spear_wasm.client import Client
 
 
@@ -18,10 +18,7 @@ from spear_wasm.client import Client
 @click.argument("reference", metavar="REF", type=utf8)
 @click.argument("function", type=utf8)
 @call_options
-@click.option(
-    "-o", "--output", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result there, bytes as they are.",
-)  # fmt: skip
+@result_option
 @address_option
 @format_option
 @click.pass_context
@@ -31,7 +28,7 @@ def call(
     reference: str,
     function: str,
     call: CallArguments,
-    file: Path | None,
+    result_file: Path | None,
     address: str,
     output: Output,
 ) -> None:
@@ -51,5 +48,5 @@ def call(
             limits=call.limits,
             check=False,
         )
-    show_result(output, result, file)
+    show_result(output, result, result_file)
     context.exit(exit_codes.of_result(result))

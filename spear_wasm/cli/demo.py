@@ -89,7 +89,7 @@ def shown_argument(argument: Argument) -> str:
 
 GOOD_CALLS = (
     Call("calc", "add", (1, 2), value=3),
-    Call("calc", "add64", (2**62, 2**62 - 1), value=2**63 - 1),
+    Call("calc", "add64", (2**63 - 2, 1), value=2**63 - 1),
     Call("calc", "addf64", (0.1, 0.2), value=0.1 + 0.2),
     Call("calc", "divide", named={"divisor": 2, "dividend": 84}, value=42),
     Call("calc", "divmod", (17, 5), value=[3, 2]),

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import click
 
 from spear_wasm.cli.documents import jsonable
+from spear_wasm.cli.options import Command
 from spear_wasm.cli.output import Output, printable
 from spear_wasm.client import CallResult
 from spear_wasm.model import Json
 from spear_wasm.units import format_duration, format_size
 
 Value: TypeAlias = "Json | bytes"
+
+
+result_option: Callable[[Command], Command] = click.option(
+    "-o",
+    "--output",
+    "result_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result there, bytes as they are.",
+)
 
 
 def show_result(output: Output, result: CallResult, file: Path | None) -> None:

@@ -75,7 +75,6 @@ def _slow(name: str, result: Any, *arguments: Any) -> Function:  # noqa: ANN401 
 config_new = _quick("wasm_config_new", c_void_p)
 engine_new_with_config = _slow("wasm_engine_new_with_config", c_void_p, c_void_p)
 engine_delete = _slow("wasm_engine_delete", None, c_void_p)
-engine_increment_epoch = _quick("wasmtime_engine_increment_epoch", None, c_void_p)
 pooling_config_new = _quick("wasmtime_pooling_allocation_config_new", c_void_p)
 pooling_config_delete = _quick("wasmtime_pooling_allocation_config_delete", None, c_void_p)
 pooling_strategy_set = _quick("wasmtime_pooling_allocation_strategy_set", None, c_void_p, c_void_p)
@@ -145,6 +144,13 @@ frame_func_offset = _quick("wasm_frame_func_offset", c_size_t, c_void_p)
 frame_func_name = _quick("wasmtime_frame_func_name", ctypes.POINTER(ByteVec), c_void_p)
 frame_vec_delete = _quick("wasm_frame_vec_delete", None, c_void_p)
 byte_vec_delete = _quick("wasm_byte_vec_delete", None, c_void_p)
+
+
+def address_of_increment_epoch() -> int:
+    """Where wasmtime_engine_increment_epoch(engine) is, for a timer that calls it without Python."""
+    address = ctypes.cast(_released["wasmtime_engine_increment_epoch"], c_void_p).value
+    assert address is not None
+    return address
 
 
 def config_set(config: int, option: str, value: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spear_wasm.engine import capi
 from spear_wasm.engine.host_calls import HostFunction, Linker
+from spear_wasm.engine.interval_timer import IntervalTimer
 from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.errors import SandboxUnavailable, UnlinkableArtifact
 from spear_wasm.model import ModuleInfo
@@ -27,9 +28,9 @@ class Engine:
         """Whether guests of this engine count fuel."""
         return self.settings.metered
 
-    def advance_epoch(self) -> None:
-        """End the current slice of every guest on this engine. For the ticker alone."""
-        capi.engine_increment_epoch(self._pointer)
+    def epoch_timer(self, period: float) -> IntervalTimer:
+        """A timer that ends the current slice of every guest on this engine. For the ticker alone."""
+        return IntervalTimer(capi.address_of_increment_epoch(), self._pointer, period)
 
     def link(
         self, code: Path, module: ModuleInfo, functions: Mapping[tuple[str, str], HostFunction]

@@ -146,8 +146,10 @@ class Executor:
         self._ticker.guest_polled()
         before = fiber.cpu_ns
         outcome = fiber.run_slice()
-        fiber.virtual_time += fiber.cpu_ns - before
+        used = fiber.cpu_ns - before
+        fiber.virtual_time += used
         if outcome is None:
+            self._ticker.slice_ended(used / 1e9)
             self._put_back(fiber)
             return
         with self._lock:

@@ -1,0 +1,71 @@
+"""Servers in processes of their own, started for a benchmark and stopped after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "wasm"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers. Its process's own figures do not include its children's."""
+
+    address: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its threads so far."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def rss(self) -> int:
+        """Resident bytes."""
+        return int(self.process.memory_info().rss)
+
+
+@contextlib.contextmanager
+def spear_server(directory: Path, config: str = "") -> Iterator[Server]:
+    """Ours, with its data and its JSON log in `directory`; `config` is TOML."""
+    config_file = directory / "config.toml"
+    config_file.write_text(config, encoding="utf-8")
+    arguments = ["spear_wasm.cli", "serve", "--addr", "127.0.0.1:0", "--log-format", "json"]
+    arguments += ["--data-dir", str(directory / "data"), "--config", str(config_file)]
+    with running(arguments, directory / "server.log") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(arguments: Sequence[str], log: Path) -> Iterator[Server]:
+    """A Python module that serves, and says so with `listening on HOST:PORT`. Its standard error goes to `log`."""
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line.startswith("listening on "):
+            raise RuntimeError(f"{arguments[0]} did not start: {log.read_text(errors='replace')[-2000:]}")
+        yield Server(line.split()[-1], psutil.Process(process.pid))
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
