@@ -12,7 +12,6 @@ from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
 from spear_wasm.engine.engine import Engine
 from spear_wasm.engine.settings import EngineSettings
-from spear_wasm.engine.ticker import Ticker
 from spear_wasm.execution.executor import Executor
 from spear_wasm.execution.manager import TaskExecutionManager
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
@@ -38,13 +37,11 @@ class Host:
         self.artifacts = ArtifactStore(data_dir, config.artifacts, self.code)
         closing.callback(self.artifacts.close)
         self.runtimes = RuntimeManager(config.runtimes)
-        engines = {False: Engine(plain), True: Engine(metered)}
-        for engine in engines.values():
-            closing.callback(engine.close)
         tick = config.engine.tick
-        self.ticker = Ticker([engine.epoch_timer(tick) for engine in engines.values()], tick)
-        closing.callback(self.ticker.close)
-        executor = Executor(self.ticker, config.execution.thread_count())
+        self.engines = {False: Engine(plain, tick), True: Engine(metered, tick)}
+        for engine in self.engines.values():
+            closing.callback(engine.close)
+        executor = Executor(config.execution.thread_count())
         closing.callback(executor.close)
         self.manager = TaskExecutionManager(config.execution, executor)
         store = TaskStore(data_dir / "tasks.db")
@@ -55,7 +52,7 @@ class Host:
             artifacts=self.artifacts,
             code=self.code,
             runtimes=self.runtimes,
-            engines=engines,
+            engines=self.engines,
             manager=self.manager,
             limits=LimitPolicy(config.default_limits.limits(), config.ceiling.limits()),
             pools=PoolFactory(config.pool, config.execution.total_memory() // 4),

@@ -38,7 +38,8 @@ class FunctionCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse unknown options, numbers aside, before the parser takes them for arguments."""
-        options = {name: option for option in self.get_params(ctx) for name in option.opts}
+        params = self.get_params(ctx)
+        options = {name: param for param in params if isinstance(param, click.Option) for name in param.opts}
         words = iter(args)
         for word in words:
             if word == "--":
@@ -49,7 +50,7 @@ class FunctionCommand(click.Command):
             option = options.get(name)
             if option is None:
                 raise click.NoSuchOption(name, possibilities=get_close_matches(name, options), ctx=ctx)
-            if word == name and isinstance(option, click.Option) and not option.is_flag:
+            if word == name and not option.is_flag:
                 next(words, None)
         return super().parse_args(ctx, args)
 

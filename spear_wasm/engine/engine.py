@@ -12,25 +12,28 @@ from spear_wasm.engine import capi
 from spear_wasm.engine.host_calls import HostFunction, Linker
 from spear_wasm.engine.interval_timer import IntervalTimer
 from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.engine.ticker import Ticker
 from spear_wasm.errors import SandboxUnavailable, UnlinkableArtifact
 from spear_wasm.model import ModuleInfo
 
 
 class Engine:
-    """One wasmtime engine with its pool of slots. Loads code, never compiles."""
+    """One wasmtime engine with its pool of slots and its clock. Loads code, never compiles.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    `tick` is the length of its guests' slices in seconds.
+    """
+
+    def __init__(self, settings: EngineSettings, tick: float) -> None:
         self.settings = settings
         self._pointer = settings.new_engine()
+        timer = IntervalTimer(capi.address_of_increment_epoch(), self._pointer, tick)
+        self.ticker = Ticker(timer, tick)
 
     @property
     def metered(self) -> bool:
         """Whether guests of this engine count fuel."""
         return self.settings.metered
 
-    def epoch_timer(self, period: float) -> IntervalTimer:
-        """A timer that ends the current slice of every guest on this engine. For the ticker alone."""
-        return IntervalTimer(capi.address_of_increment_epoch(), self._pointer, period)
 
     def link(
         self, code: Path, module: ModuleInfo, functions: Mapping[tuple[str, str], HostFunction]
@@ -58,6 +61,7 @@ class Engine:
 
     def close(self) -> None:
         """Give the engine back. Nothing made from it may be alive."""
+        self.ticker.close()
         capi.engine_delete(self._pointer)
 
 

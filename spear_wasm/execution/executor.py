@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 
 from spear_wasm.engine.outcome import GuestFault
-from spear_wasm.engine.ticker import Ticker
 from spear_wasm.execution.fiber import Fiber, FiberState
 from spear_wasm.execution.run_queue import RunQueue
 from spear_wasm.execution.timers import Timer, Timers
@@ -25,8 +24,7 @@ class Executor:
     without any lock held.
     """
 
-    def __init__(self, ticker: Ticker, threads: int) -> None:
-        self._ticker = ticker
+    def __init__(self, threads: int) -> None:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         # guards: the run queue, the timers, the chores, every fiber's state, _closing
@@ -49,7 +47,6 @@ class Executor:
         """
         if on_the_spot:
             fiber.state = FiberState.POLLED
-            self._ticker.guest_polled()
             outcome = fiber.run_slice()
             if outcome is not None:
                 with self._lock:
@@ -143,13 +140,10 @@ class Executor:
                 self._work.wait(None if next_time is None else max(0.0, next_time - time.monotonic()))
 
     def _run_turn(self, fiber: Fiber) -> None:
-        self._ticker.guest_polled()
         before = fiber.cpu_ns
         outcome = fiber.run_slice()
-        used = fiber.cpu_ns - before
-        fiber.virtual_time += used
+        fiber.virtual_time += fiber.cpu_ns - before
         if outcome is None:
-            self._ticker.slice_ended(used / 1e9)
             self._put_back(fiber)
             return
         with self._lock:

@@ -32,7 +32,7 @@ class Fiber:
     """
 
     __slots__ = (
-        "_cpu_limit_ns", "_on_end", "_run", "cpu_ns", "deadline", "kill_fault", "sandbox", "state",
+        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "cpu_ns", "deadline", "kill_fault", "sandbox", "state",
         "timer", "virtual_time",
     )  # fmt: skip
 
@@ -47,11 +47,13 @@ class Fiber:
         self.kill_fault: GuestFault | None = None
         self.timer: Timer | None = None
         self._run = run
+        self._ticker = sandbox.linked.engine.ticker
         self._cpu_limit_ns = cpu_limit_ms * 1_000_000
         self._on_end = on_end
 
     def run_slice(self) -> Outcome | None:
         """Run the guest for one slice on this thread; its outcome if that was the last one."""
+        self._ticker.begin_slice()
         start = time.thread_time_ns()
         try:
             next(self._run)
@@ -63,7 +65,10 @@ class Fiber:
             outcome = failure(ErrorCode.INSTANCE_FAILED, f"the host failed: {type(error).__name__}: {error}")
         else:
             outcome = None
-        self.cpu_ns += time.thread_time_ns() - start
+        used = time.thread_time_ns() - start
+        self.cpu_ns += used
+        if outcome is None:
+            self._ticker.slice_was_cut(used / 1e9)
         if outcome is None and self.kill_fault is None and 0 < self._cpu_limit_ns <= self.cpu_ns:
             self.kill_fault = GuestFault(
                 ErrorCode.CPU_TIME_EXCEEDED, f"the guest used its {self._cpu_limit_ns / 1e6:g} ms of CPU time"
