@@ -52,7 +52,7 @@ proto-check: $(INSTALLED)  ## compare spear_wasm/api with what proto/ generates
 	{ echo "spear_wasm/api is not what proto/ generates: run 'make proto'" >&2; exit 1; }; }
 
 bench: $(INSTALLED)  ## measure; BENCH_ARGS are handed on
-	$(BIN)/python -m pytest bench --timeout=0 -p no:randomly $(BENCH_ARGS)
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 clean:  ## remove the environments, caches and builds
 	rm -rf $(VENV) .venv-* build dist *.egg-info

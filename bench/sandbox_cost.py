@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import wasmtime
@@ -18,9 +18,10 @@ import wasmtime
 from bench.figure import Figure, median_ratio
 from bench.in_process import Guest, host_with
 from bench.raw_fiber import MODULE, Yardstick
-from spear_wasm.execution.executor import Executor
-from spear_wasm.execution.fiber import Fiber
-from spear_wasm.model import Outcome, TypedValue, Usage
+from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.execution.fiber import Fiber, Run
+from spear_wasm.execution.task import Linkage
+from spear_wasm.model import Outcome, Usage
 
 CALLS = 2000
 ROUNDS = 31
@@ -32,13 +33,12 @@ def measure() -> list[Figure]:
     with (
         tempfile.TemporaryDirectory() as directory,
         host_with(Path(directory), wasmtime.wat2wasm(MODULE), "add", (20, 22)) as guest,
-        _executor(guest) as executor,
     ):
         ways: dict[str, Callable[[], object]] = {
             "raw C API": lambda: yardstick.raw_call(20, 22),
             "wasmtime-py classes": lambda: yardstick.class_call(20, 22),
-            "our sandbox, metered": lambda: sandbox_call(guest, executor, metered=True),
-            "our sandbox, unmetered": lambda: sandbox_call(guest, executor, metered=False),
+            "our sandbox, metered": lambda: sandbox_call(guest, metered=True),
+            "our sandbox, unmetered": lambda: sandbox_call(guest, metered=False),
             "through the manager": guest.call,
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
@@ -65,32 +65,28 @@ def microseconds(call: Callable[[], object], calls: int = CALLS) -> float:
     return (time.perf_counter() - start) / calls * 1e6
 
 
-def sandbox_call(guest: Guest, executor: Executor, *, metered: bool) -> Outcome:
+def sandbox_call(guest: Guest, *, metered: bool) -> Outcome:
     """One guest from an empty slot to its outcome and usage, without the manager."""
-    linkage = guest.task.linkages[metered]
-    limits = guest.task.limits
+    linkage, limits = guest.task.linkages[metered], guest.task.limits
     sandbox = linkage.pool.take(limits, fresh=True)
-    outcomes: list[Outcome] = []
-
-    def run() -> Generator[None, None, tuple[TypedValue, ...]]:
-        yield from linkage.prepare(sandbox)
-        return (yield from guest.function.binding.steps(sandbox, guest.arguments, limits))
-
-    def ended(fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
-        fiber.sandbox.close()
-        outcomes.append(outcome)
-
-    deadline = time.monotonic() + limits.max_wall_time_ms / 1000
-    executor.start(Fiber(sandbox, run(), deadline=deadline, cpu_limit_ms=0, on_end=ended), on_the_spot=True)
-    while not outcomes:  # cut off by a tick: an executor thread ends it
-        time.sleep(0)
-    return outcomes[0]
+    fiber = Fiber(
+        sandbox,
+        _run(guest, linkage, sandbox),
+        deadline=time.monotonic() + limits.max_wall_time_ms / 1000,
+        cpu_limit_ms=0,
+        on_end=_ended,
+    )
+    outcome = None
+    while outcome is None:
+        outcome = fiber.run_slice()
+    fiber.end(outcome)
+    return outcome
 
 
-@contextmanager
-def _executor(guest: Guest) -> Iterator[Executor]:
-    executor = Executor(guest.host.ticker, 1)
-    try:
-        yield executor
-    finally:
-        executor.close()
+def _run(guest: Guest, linkage: Linkage, sandbox: Sandbox) -> Run:
+    yield from linkage.prepare(sandbox)
+    return (yield from guest.function.binding.steps(sandbox, guest.arguments, guest.task.limits))
+
+
+def _ended(fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
+    fiber.sandbox.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,7 +190,8 @@ class Config(_Section, frozen=True):
     ceiling: CeilingLimits = CeilingLimits()
 
     def __post_init__(self) -> None:
-        self.default_limits.limits().within(self.ceiling.limits(), whose="default_limits")
+        default, ceiling = _checked("default_limits", self.default_limits), _checked("ceiling", self.ceiling)
+        default.within(ceiling, whose="default_limits")
         if self.execution.max_running + self.pool.max_ready > self.engine.sandboxes:
             raise ConfigurationError(
                 f"execution.max_running ({self.execution.max_running}) and pool.max_ready ({self.pool.max_ready}) "
@@ -199,6 +201,13 @@ class Config(_Section, frozen=True):
             raise ConfigurationError(
                 f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms"
             )
+
+
+def _checked(key: str, section: LimitsSection) -> Limits:
+    try:
+        return section.limits()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{key}: {error.message}", limit=error.metadata["limit"]) from error
 
 
 def read_config(path: Path) -> Config:
@@ -230,15 +239,22 @@ def parse_config(document: dict[str, Any]) -> Config:
 
 
 def _decode_unit(kind: type, value: object) -> Any:  # noqa: ANN401  msgspec's hook may return any decoded type
-    parse = {Size: parse_size, Seconds: parse_duration}.get(kind)
-    if parse is None:
+    if kind not in _UNITS:
         raise NotImplementedError(f"configuration type {kind.__name__}")
+    parse, most = _UNITS[kind]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"expected a {kind.__name__.lower()}, got {value!r}")  # noqa: TRY004  msgspec turns ValueError into its own
+        raise ValueError(f"expected a number or a text with a unit, got {value!r}")  # noqa: TRY004  msgspec turns ValueError into its own
     number = parse(value) if isinstance(value, str) else value
-    if number < 0:
-        raise ValueError(f"{value!r} is negative")
+    if not 0 <= number <= most:  # nor is it when it is not a number
+        raise ValueError(f"{value!r} is not between 0 and {most:.0f}")
     return kind(number)
+
+
+_UNITS: dict[type, tuple[Callable[[str], float], float]] = {
+    Size: (parse_size, float(1 << 50)),
+    Seconds: (parse_duration, 366 * 86400.0),
+}
+"""How each kind is read, and the most that it may be: what is above can only be a mistake."""
 
 
 def _machine_memory() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from spear_wasm.artifacts.code_cache import CodeCache
@@ -54,7 +55,7 @@ class Host:
             runtimes=self.runtimes,
             engines=self.engines,
             manager=self.manager,
-            limits=LimitPolicy(config.default_limits.limits(), config.ceiling.limits()),
+            limits=_limit_policy(config),
             pools=PoolFactory(config.pool, config.execution.total_memory() // 4),
         )
         closing.callback(self.registration.close_pools)
@@ -76,6 +77,16 @@ def open_host(config: Config, data_dir: Path) -> Iterator[Host]:
         host = Host(config, data_dir, closing)
         closing.callback(host.drain)
         yield host
+
+
+def _limit_policy(config: Config) -> LimitPolicy:
+    # What may grow beyond what all sandboxes share would never be started, and hold up the line.
+    most = config.execution.total_memory()
+    default, ceiling = (
+        replace(limits, max_memory_bytes=min(limits.max_memory_bytes, most))
+        for limits in (config.default_limits.limits(), config.ceiling.limits())
+    )
+    return LimitPolicy(default, ceiling)
 
 
 def _engine_settings(config: Config, *, metered: bool) -> EngineSettings:

@@ -48,7 +48,7 @@ def format_size(count: int) -> str:
     """A size for people: `64 KiB`, `1.5 GiB`."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(amount) < 1024:
+        if round(abs(amount), 1) < 1024:
             return f"{amount:.0f} {unit}" if amount == int(amount) else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
@@ -56,11 +56,11 @@ def format_size(count: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """A duration for people: `850 us`, `12.3 ms`, `4.2 s`, `1h 02m`."""
-    if seconds < 1e-3:
+    if round(seconds * 1e6) < 1000:
         return f"{seconds * 1e6:.0f} us"
-    if seconds < 1:
+    if round(seconds * 1e3, 1) < 1000:
         return f"{seconds * 1e3:.1f} ms"
-    if seconds < 120:
+    if round(seconds, 1) < 120:
         return f"{seconds:.1f} s"
     minutes, hours = int(seconds // 60) % 60, int(seconds // 3600)
     return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {int(seconds) % 60:02d}s"

@@ -91,7 +91,7 @@ class NumericFunction:
         if len(parameters) != len(self._param_types):
             raise InvalidRequest(
                 f"{shown(self.signature.name)} takes {len(self._param_types)} parameters "
-                f"{FunctionType(self._param_types)}, not {len(parameters)}"
+                f"({', '.join(self._param_types)}), not {len(parameters)}"
             )
         if not self._names or not any(parameter.name for parameter in parameters):
             return parameters

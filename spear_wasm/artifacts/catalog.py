@@ -228,7 +228,7 @@ class Catalog:
         return [_decoded(row) for row in rows], rows[-1][0] if more else None
 
     def removal(self, reference: Reference) -> Removal | None:
-        """What removing a reference takes: one entry by name (the newest without a version), by digest all."""
+        """What removing a reference takes: by name one entry (without a version the newest), by digest all."""
         with self._reading() as db:
             row = _find(db, reference)
             if row is None:

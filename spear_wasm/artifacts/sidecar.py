@@ -14,7 +14,7 @@ _MAX_BYTES = 64 << 20
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """Which machine code it is (the module's digest, the engine's fingerprint, size, seal), and what is in it."""
+    """Which machine code it is (module's digest, engine's fingerprint, size, seal), and what is in it."""
 
     digest: str
     fingerprint: str

@@ -77,8 +77,8 @@ class ArtifactStore:
         self._uploads = directory / "uploads"
         self._slots = threading.BoundedSemaphore(config.max_uploads)
         self._budget = DiskBudget(config.max_disk, elsewhere=code.bytes_on_disk)
-        # guards: that rows and files change together, _finishing and _generation. Held while a file is renamed or
-        # removed and its row committed, but never while anything is compiled, hashed or received.
+        # guards: that rows and files change together, _finishing and _generation. Held while a file is renamed
+        # or removed and its row committed, but never while anything is compiled, hashed or received.
         self._changing = threading.Lock()
         self._generation = 0
         self._finishing: Counter[str] = Counter()  # uploads that are compiling or publishing, by digest
@@ -162,7 +162,7 @@ class ArtifactStore:
         return self._find(Reference(digest=parse_checksum(digest)))
 
     def list(self, prefix: str, page_size: int, page_token: str) -> tuple[list[StoredArtifact], str]:
-        """Artifacts whose names begin with `prefix`, in the order of creation: a page, and the next one's token.
+        """A page of artifacts whose names begin with `prefix`, as they were created, and the next token.
 
         A `page_size` of 0 means 100; 1000 is the most. A page also ends before it grows beyond about 1 MiB.
         The token is empty on the last page.
@@ -290,17 +290,18 @@ class ArtifactStore:
     def _reconcile(self) -> None:
         for directory in (self._files, self._uploads):
             make_private_directory(directory)
+        sync_directory(self._files.parent)
         for leftover in self._uploads.glob(TEMPORARY_PREFIX + "*"):
             leftover.unlink()
-        on_disk = _artifact_files(self._files)
-        known = self._catalog.sizes()
-        for digest in known.keys() - on_disk.keys():
+        on_disk, known = _artifact_files(self._files), self._catalog.sizes()
+        whole = known.items() & on_disk.items()  # by digest and size
+        kept = {digest for digest, _ in whole}
+        for digest in known.keys() - kept:
             self._catalog.forget(digest)
-        for digest in on_disk.keys() - known.keys():
+        for digest in on_disk.keys() - kept:
             self._file_of(digest).unlink()
-        kept = known.keys() & on_disk.keys()
         self._code.retain(kept)
-        self._budget.take_unasked(sum(on_disk[digest] for digest in kept))
+        self._budget.take_unasked(sum(size for _, size in whole))
 
 
 def _artifact_files(directory: Path) -> dict[str, int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -78,7 +80,8 @@ Publish: TypeAlias = Callable[[UploadHeader, StagedBytes], tuple[StoredArtifact,
 class Upload:
     """Takes the bytes of an artifact. A context manager; what was not finished leaves nothing behind.
 
-    Used by one thread at a time. Any error ends it, as if it had been closed.
+    Any error ends it, as if it had been closed. Calls from several threads wait for each other: closing an
+    upload that is being finished waits until it is.
     """
 
     def __init__(
@@ -96,10 +99,13 @@ class Upload:
         self._budget = budget
         self._publish = publish
         self._on_close = on_close
+        # guards: everything below; re-entrant, because an error closes the upload. Held for as long as a call takes.
+        self._turn = threading.RLock()
         self._hash = hashlib.sha256()
         self._size = 0
         self._taken = 0  # of the budget, not yet given back
-        descriptor, path = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=directory)
+        with disk_full_refused():
+            descriptor, path = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=directory)
         self._path = Path(path)
         # Unbuffered: nothing is left to be written, and to fail, when a broken-off upload is closed.
         self._file: FileIO | None = FileIO(descriptor, "wb")
@@ -113,15 +119,12 @@ class Upload:
             StorageFull: there is no room for them on disk.
             ValueError: the upload is over.
         """
-        file = self._open_file()
-        try:
+        with self._turn, self._closed_on_error():
+            file = self._open_file()
             self._admit(len(chunk))
             with disk_full_refused():
                 _write_all(file, chunk)
             self._hash.update(chunk)
-        except BaseException:
-            self.close()
-            raise
 
     def finish(self) -> tuple[StoredArtifact, bool]:
         """Check, compile and store what was written; blocks. The flag says whether the bytes are new here.
@@ -136,27 +139,25 @@ class Upload:
             StorageFull: there is no room for one more artifact.
             ValueError: the upload is over.
         """
-        file = self._open_file()
-        try:
-            with disk_full_refused():
-                stored, created = self._publish(self._header, self._staged(file))
+        with self._turn, self._closed_on_error(), disk_full_refused():
+            stored, created = self._publish(self._header, self._staged(self._open_file()))
             if created:
                 self._taken = 0  # it belongs to the artifact now
-        finally:
             self.close()
-        return stored, created
+            return stored, created
 
     def close(self) -> None:
         """End the upload. Unless it was finished, nothing of it stays; again is harmless."""
-        if self._file is None:
-            return
-        file, self._file = self._file, None
-        try:
-            file.close()
-        finally:
-            self._path.unlink(missing_ok=True)
-            self._budget.give_back(self._taken)
-            self._on_close()
+        with self._turn:
+            if self._file is None:
+                return
+            file, self._file = self._file, None
+            try:
+                file.close()
+            finally:
+                self._path.unlink(missing_ok=True)
+                self._budget.give_back(self._taken)
+                self._on_close()
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +166,14 @@ class Upload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _open_file(self) -> FileIO:
         if self._file is None:
@@ -205,7 +214,7 @@ def refuse_too_large(size_bytes: int, max_artifact: int) -> None:
     """ArtifactTooLarge if no artifact may have that size."""
     if size_bytes > max_artifact:
         raise ArtifactTooLarge(
-            f"an artifact of {format_size(size_bytes)} is above the server's bound of {format_size(max_artifact)}",
+            f"an artifact of {size_bytes} bytes is above the server's bound of {format_size(max_artifact)}",
             limit=max_artifact,
         )
 

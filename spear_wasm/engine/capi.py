@@ -128,6 +128,7 @@ memory_data_size = _quick("wasmtime_memory_data_size", c_size_t, c_void_p, c_voi
 
 # Host calls
 caller_context = _quick("wasmtime_caller_context", c_void_p, c_void_p)
+caller_export_get = _quick("wasmtime_caller_export_get", c_bool, c_void_p, c_char_p, c_size_t, c_void_p)
 trap_new = _quick("wasmtime_trap_new", c_void_p, c_char_p, c_size_t)
 
 # Errors and traps
@@ -166,8 +167,9 @@ def config_set_opt_level(config: int, level: int) -> None:
 
 
 def pooling_set(pool: int, option: str, value: int) -> None:
-    """Set one pooling-allocator option by its C name, e.g. `total_memories`."""
-    _quick(f"wasmtime_pooling_allocation_config_{option}_set", None, c_void_p, c_size_t)(pool, value)
+    """Set one pooling-allocator option by its C name, e.g. `total_memories`. Counts are narrower than sizes."""
+    kind = c_uint32 if option.startswith("total_") or option.endswith("_per_module") else c_size_t
+    _quick(f"wasmtime_pooling_allocation_config_{option}_set", None, c_void_p, kind)(pool, value)
 
 
 def take_bytes(vector: ByteVec) -> bytes:

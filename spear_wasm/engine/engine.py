@@ -34,7 +34,6 @@ class Engine:
         """Whether guests of this engine count fuel."""
         return self.settings.metered
 
-
     def link(
         self, code: Path, module: ModuleInfo, functions: Mapping[tuple[str, str], HostFunction]
     ) -> LinkedArtifact:

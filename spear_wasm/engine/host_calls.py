@@ -21,6 +21,12 @@ from spear_wasm.model import FunctionType, ValueType
 class CallingSandbox(Protocol):
     """What a host function may do to the sandbox whose guest called it."""
 
+    has_memory: bool
+
+    def find_memory(self, caller: int) -> None:
+        """Find the guest's memory while its start function runs: there is no instance to ask yet."""
+        ...
+
     def read_memory(self, address: int, length: int) -> bytes:
         """Bytes of the guest's memory; a GuestFault where the range lies outside of it."""
         ...
@@ -128,6 +134,8 @@ def _callback(function: HostFunction) -> object:
         sandbox = None
         try:
             sandbox = _callers[capi.context_get_data(capi.caller_context(caller))]
+            if not sandbox.has_memory:
+                sandbox.find_memory(caller)
             values = params.unpack(ctypes.string_at(args, params.size)) if args else ()
             result = implementation(sandbox, *values)
             if result_kinds:

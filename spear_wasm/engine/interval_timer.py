@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from functools import partial
 
 SIGEV_THREAD = 2
 CLOCK_MONOTONIC = 1
@@ -42,12 +43,13 @@ _libc.timer_delete.argtypes = (ctypes.c_void_p,)
 
 
 class IntervalTimer:
-    """Calls `function(argument)`, both addresses, every `period` seconds while it is running.
+    """Calls `function(argument)`, both addresses, every `period` seconds while it is running, and when stopped.
 
     The function is called on a thread that the C library makes, and must be safe to call from any.
     """
 
     def __init__(self, function: int, argument: int, period: float) -> None:
+        self._call = partial(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function), argument)
         event = _SignalEvent(value=argument, notify=SIGEV_THREAD, function=function)
         timer = ctypes.c_void_p()
         _check(_libc.timer_create(CLOCK_MONOTONIC, ctypes.addressof(event), ctypes.addressof(timer)))
@@ -62,8 +64,13 @@ class IntervalTimer:
         self._set(self._running)
 
     def stop(self) -> None:
-        """Do not call until started again; a call that is on its way may still arrive."""
+        """Call once more, and then not until started again; a call that is on its way may still arrive.
+
+        The last call is for whoever waits for one since the timer was started: the machine may have been too
+        busy for any, or the period may not be over.
+        """
         self._set(self._stopped)
+        self._call()
 
     def _set(self, spec: _TimerSpec) -> None:
         _check(_libc.timer_settime(self._timer, 0, ctypes.addressof(spec), None))

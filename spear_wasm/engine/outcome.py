@@ -11,6 +11,8 @@ MAX_FRAMES = 32
 MAX_NAME_BYTES = 200
 MAX_MESSAGE_CHARS = 1000
 
+_UNKNOWN_OFFSET = ctypes.c_size_t(-1).value
+
 _TRAP_CODES = {
     0: ErrorCode.TRAP_STACK_OVERFLOW,
     1: ErrorCode.TRAP_OUT_OF_BOUNDS,
@@ -102,11 +104,16 @@ def _take_frames(trace: capi.Function, source: int) -> tuple[str, ...]:
 
 
 def _describe_frame(frame: int) -> str:
-    """`name+0x1f`, or `func[3]+0x1f` where the module has no name for the function."""
+    """`name+0x1f`, or `func[3]+0x1f` where the module has no name for the function.
+
+    The offset is left out where the library does not know it: where the prologue of a function finds that
+    its frame does not fit on the stack.
+    """
     name = capi.frame_func_name(frame)
     if name and name.contents.size:
         vector = name.contents
         label = ctypes.string_at(vector.data, min(vector.size, MAX_NAME_BYTES)).decode("utf-8", "replace")
     else:
         label = f"func[{capi.frame_func_index(frame)}]"
-    return f"{label}+{capi.frame_func_offset(frame):#x}"
+    offset = capi.frame_func_offset(frame)
+    return label if offset == _UNKNOWN_OFFSET else f"{label}+{offset:#x}"

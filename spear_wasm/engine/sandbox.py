@@ -79,18 +79,19 @@ class Sandbox:
 
     Fuel, where the engine meters it, is filled by `arm`, and so again for the call of a sandbox that was
     made ready earlier. Logs collect in the sandbox up to `limits.max_log_bytes`. `prepared` is set by whoever
-    has run all that comes before the first call.
+    has run all that comes before the first call. `has_memory` says that the guest has one and that it has been
+    found.
     """
 
     __slots__ = (
-        "_address", "_buffer", "_context", "_fuel", "_has_memory", "_key", "_log",
-        "_log_room", "_parked", "_store", "_truncated", "limits", "linked", "prepared",
+        "_address", "_buffer", "_context", "_fuel", "_key", "_log", "_log_room", "_parked", "_store",
+        "_truncated", "has_memory", "limits", "linked", "prepared",
     )  # fmt: skip
 
     def __init__(self, linked: LinkedArtifact, limits: Limits) -> None:
         self.linked = linked
         self.prepared = False
-        self._has_memory = False
+        self.has_memory = False
         self._parked: BaseException | None = None
         self._key = register_caller(self) if linked.calls_host else 0
         try:
@@ -108,7 +109,7 @@ class Sandbox:
     def arm(self, limits: Limits) -> None:
         """Put limits in force for what comes next, with a full tank and an empty log."""
         self.limits = limits
-        self._log: list[bytes] = []
+        self._log: bytes | bytearray = b""
         self._log_room = limits.max_log_bytes
         self._truncated = False
         capi.store_limiter(self._store, limits.max_memory_bytes, limits.max_table_elements, 1, MAX_TABLES, 1)
@@ -143,7 +144,7 @@ class Sandbox:
         )
         name = self.linked.memory_name
         if name is not None:
-            self._has_memory = bool(
+            self.has_memory = bool(
                 capi.instance_export_get(self._context, at, name, len(name), at + _MEMORY_EXTERN_AT)
             )
 
@@ -187,13 +188,15 @@ class Sandbox:
     def read_memory(self, address: int, length: int) -> bytes:
         """A copy of a range of the guest's memory (both taken as unsigned 32-bit numbers).
 
+        An empty range lies nowhere, whatever its address.
+
         Raises:
             GuestFault: the range lies outside the memory.
         """
         return ctypes.string_at(self._range(address, length), length & 0xFFFFFFFF)
 
     def write_memory(self, address: int, content: bytes) -> None:
-        """Copy bytes into the guest's memory.
+        """Copy bytes into the guest's memory; no bytes go nowhere, whatever the address.
 
         Raises:
             GuestFault: the range lies outside the memory.
@@ -202,6 +205,8 @@ class Sandbox:
 
     def _range(self, address: int, length: int) -> int:
         address, length = address & 0xFFFFFFFF, length & 0xFFFFFFFF
+        if not length:
+            return 0
         size = self.memory_bytes()
         if address + length > size:
             raise GuestFault(
@@ -210,9 +215,17 @@ class Sandbox:
             )
         return int(capi.memory_data(self._context, self._address + _MEMORY_AT) or 0) + address
 
+    def find_memory(self, caller: int) -> None:
+        """Find the guest's memory through the caller of a host function, while a start function runs."""
+        name = self.linked.memory_name
+        if name is not None:
+            self.has_memory = bool(
+                capi.caller_export_get(caller, name, len(name), self._address + _MEMORY_EXTERN_AT)
+            )
+
     def memory_bytes(self) -> int:
         """The size of the guest's memory. It never shrinks, so at the end this is its peak."""
-        if not self._has_memory:
+        if not self.has_memory:
             return 0
         return int(capi.memory_data_size(self._context, self._address + _MEMORY_AT))
 
@@ -224,7 +237,9 @@ class Sandbox:
         self._truncated |= kept < length
         self._log_room -= kept
         if kept:
-            self._log.append(self.read_memory(address, kept))
+            # One growing array, not a list: a guest that logs byte by byte must not cost an object for each.
+            self._log = self._log or bytearray()
+            self._log += self.read_memory(address, kept)
 
     def park(self, error: BaseException) -> None:
         """Keep what a host function raised; the run raises it when the guest has been left."""
@@ -236,7 +251,7 @@ class Sandbox:
             cpu_ns=cpu_ns,
             peak_memory_bytes=self.memory_bytes(),
             fuel=self._fuel_used() if self.linked.engine.metered else None,
-            stderr=b"".join(self._log),
+            stderr=bytes(self._log),
             output_truncated=self._truncated,
         )
 

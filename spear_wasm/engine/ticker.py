@@ -24,7 +24,7 @@ class Timer(Protocol):
         ...
 
     def stop(self) -> None:
-        """Call no more until started again."""
+        """Call once more, and then not until started again."""
         ...
 
     def close(self) -> None:
@@ -33,7 +33,11 @@ class Timer(Protocol):
 
 
 class Ticker:
-    """Runs `timer`, of `period` seconds, while guests do. Owns a thread that stops it when none has for a while."""
+    """Runs `timer`, of `period` seconds, while guests do. Owns a thread that stops it when none has for a while.
+
+    A slice may be under way all that while: within one long operation, or because no tick has come for it.
+    The timer's last call ends it, so no guest is left without a tick.
+    """
 
     def __init__(self, timer: Timer, period: float) -> None:
         self.period = period

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from spear_wasm.execution.state import Lifecycle
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
 from spear_wasm.model import ExecutionStatus, Outcome, Parameter, Usage
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from spear_wasm.execution.fiber import Fiber
     from spear_wasm.execution.task import Task, TaskFunction
     from spear_wasm.execution.timers import Timer
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,11 @@ class Execution:
             self._done = True
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:
+                # Who waits for this one must not keep others from hearing of it, nor its room from being freed.
+                log.exception("execution's end not delivered", execution_id=self.id)
 
     def wait(self) -> Outcome:
         """Block until it has ended."""

@@ -8,11 +8,19 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+import structlog
+
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.execution.fiber import Fiber, FiberState
 from spear_wasm.execution.run_queue import RunQueue
 from spear_wasm.execution.timers import Timer, Timers
 from spear_wasm.model import ErrorCode, Outcome
+
+log = structlog.get_logger()
+
+
+ON_THE_SPOT_NS = 1_000_000
+"""CPU time after which a guest leaves the thread that started it for ours."""
 
 
 class Executor:
@@ -48,6 +56,9 @@ class Executor:
         if on_the_spot:
             fiber.state = FiberState.POLLED
             outcome = fiber.run_slice()
+            # The tick that cuts a slice comes at any time after the guest began: whole slices are measured.
+            while outcome is None and fiber.cpu_ns < ON_THE_SPOT_NS and fiber.kill_fault is None:
+                outcome = fiber.run_slice()
             if outcome is not None:
                 with self._lock:
                     fiber.state = FiberState.ENDED
@@ -56,7 +67,10 @@ class Executor:
         self._put_back(fiber)
 
     def kill(self, fiber: Fiber, fault: GuestFault) -> None:
-        """End a fiber with a fault, unless it has ended. Returns without waiting for a running slice."""
+        """End a fiber with a fault, unless it has ended. Returns without waiting for a running slice.
+
+        One that has yet to be started ends when it is.
+        """
         with self._lock:
             mine = self._take_for_killing(fiber, fault)
         if mine:
@@ -66,7 +80,7 @@ class Executor:
         if fiber.state is FiberState.RUNNABLE:
             fiber.state = FiberState.ENDED
             return True
-        if fiber.state is FiberState.POLLED and fiber.kill_fault is None:
+        if fiber.state is not FiberState.ENDED and fiber.kill_fault is None:
             fiber.kill_fault = fault
         return False
 
@@ -119,15 +133,19 @@ class Executor:
 
     def _run_turns(self) -> None:
         while (turn := self._next_turn()) is not None:
-            turn()
+            try:
+                turn()
+            except Exception:
+                # A bug in what a guest's end sets off. The other guests still need this thread.
+                log.exception("executor turn failed")
 
     def _next_turn(self) -> Callable[[], None] | None:
         """What to do next, waiting for it; None when the executor closes and nothing is left to do."""
         with self._work:
             while True:
-                timer = self._timers.take_due(time.monotonic())
-                if timer is not None:
-                    return timer.action
+                action = self._timers.take_due(time.monotonic())
+                if action is not None:
+                    return action
                 if self._chores:
                     return self._chores.popleft()
                 fiber = self._queue.pop()

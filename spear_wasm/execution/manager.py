@@ -155,11 +155,9 @@ class TaskExecutionManager:
         if execution.timer is not None:
             self._executor.cancel_timer(execution.timer)
         linkage = task.linkages.get(execution.limits.max_fuel != 0)
-        if linkage is None:  # its artifact was removed while it waited
-            self._end(
-                execution, failure(ErrorCode.INSTANCE_FAILED, "the task's artifact was removed"), Usage()
-            )
-            self._release(execution)
+        if linkage is None:  # its artifact or its task was removed while it waited
+            # Later, since its end may start the next one, which may have to end like this one, and so on.
+            self._executor.defer(lambda: self._end_unlinked(execution))
             return
         sandbox = linkage.pool.take(execution.limits, fresh=execution.force_new_instance)
 
@@ -178,18 +176,31 @@ class TaskExecutionManager:
             fiber.kill_fault = execution.kill_fault
         self._executor.start(fiber, on_the_spot=on_the_spot)
 
+    def _end_unlinked(self, execution: Execution) -> None:
+        fault = execution.kill_fault or GuestFault(
+            ErrorCode.INSTANCE_FAILED, "the task's artifact was removed"
+        )
+        try:
+            self._end(execution, fault.outcome(), Usage())
+        finally:
+            self._release(execution)
+
     def _on_guest_ended(self, execution: Execution, fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
         large = usage.peak_memory_bytes > LARGE_MEMORY_BYTES
         quick = fiber.timer is None or fiber.cpu_ns < 500_000
         execution.function.quick_streak = execution.function.quick_streak + 1 if quick and not large else 0
         if large:
             # Clearing its memory takes a while: the answer does not wait for it, nor do others' deadlines.
-            self._end(execution, outcome, usage)
-            self._executor.defer(lambda: self._close(execution, fiber.sandbox))
+            try:
+                self._end(execution, outcome, usage)
+            finally:
+                self._executor.defer(lambda: self._close(execution, fiber.sandbox))
         else:
             fiber.sandbox.close()
-            self._end(execution, outcome, usage)
-            self._release(execution)
+            try:
+                self._end(execution, outcome, usage)
+            finally:
+                self._release(execution)
 
     def _close(self, execution: Execution, sandbox: Sandbox) -> None:
         sandbox.close()
@@ -239,8 +250,8 @@ class TaskExecutionManager:
             )
             if not task.deleted:
                 self._records.add(record_of(execution))
-        _log_end(execution, outcome, usage)
         execution.set_done()
+        _log_end(execution, outcome, usage)
 
     def _expire(self, execution: Execution) -> None:
         """The budget of a waiting execution is used up."""
@@ -252,6 +263,8 @@ class TaskExecutionManager:
     def _end_waiting(self, execution: Execution, outcome: Outcome) -> bool:
         with self._lock:
             waited = self._scheduler.remove(execution.task, execution)
+            if waited and not len(self._scheduler):
+                self._all_ended.notify_all()
         if waited:
             self._end(execution, outcome, Usage())
             # It may have been what held up the line.
@@ -323,7 +336,7 @@ class TaskExecutionManager:
     def records_of(self, task: Task, limit: int) -> tuple[list[Execution], list[ExecutionRecord]]:
         """A task's executions that wait or run, and the newest that ended: `limit` together."""
         with self._lock:
-            active = list(task.active.values())[-limit:]
+            active = list(task.active.values())[-limit:] if limit else []
             return active, self._records.newest_of(task.id, limit - len(active))
 
     def stats(self, hours: int = 0) -> ManagerStats:

@@ -108,15 +108,19 @@ class TaskRegistration:
         self._registry.check_room()
         task = self._make(record)
         self.link(task, metered=task.limits.max_fuel != 0)
-        added = self._registry.add(task)
-        if added is not task:
-            _close_pools(task)
+        added = None
+        try:
+            added = self._registry.add(task)
+        finally:
+            if added is not task:
+                _close_pools(task)
+        self._unlink_if_gone(added)
         return added
 
     def _resolve(self, spec: ArtifactSpec) -> StoredArtifact:
         try:
             artifact = self._artifacts.resolve(spec.artifact_id, spec.version)
-        except ArtifactNotFound:
+        except (ArtifactNotFound, InvalidRequest):
             if spec.location:
                 raise Unimplemented(
                     "this server fetches no artifacts by location; upload the module and name it by artifact_id"
@@ -167,6 +171,19 @@ class TaskRegistration:
         winner = task.linkages.setdefault(metered, Linkage(pool, prepare))
         if winner.pool is not pool:
             pool.close()
+        self._unlink_if_gone(task)
+
+    def _unlink_if_gone(self, task: Task) -> None:
+        """Close a task's pools where it, or its artifact, was removed while they were made.
+
+        Who removed it may have looked before they were there.
+        """
+        try:
+            self._artifacts.get(task.record.digest)
+        except ArtifactNotFound:
+            _close_pools(task)
+        if task.deleted:
+            _close_pools(task)
 
     def delete(self, reference: str, *, force: bool, forget_records: bool) -> int:
         """End a task; returns how many records of executions were forgotten with it.
@@ -198,9 +215,10 @@ class TaskRegistration:
 
 
 def _close_pools(task: Task) -> None:
-    while task.linkages:
-        _, linkage = task.linkages.popitem()
-        linkage.pool.close()
+    for metered in tuple(task.linkages):
+        linkage = task.linkages.pop(metered, None)
+        if linkage is not None:
+            linkage.pool.close()
 
 
 def _default_name(spec: ArtifactSpec, artifact: StoredArtifact) -> str:

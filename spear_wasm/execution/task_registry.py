@@ -85,7 +85,8 @@ class TaskRegistry:
         with self._lock:
             self._store.remove(task.id)
             self._by_id.pop(task.id, None)
-            self._by_name.pop(task.name, None)
+            if self._by_name.get(task.name) is task:  # another may have taken the name since
+                del self._by_name[task.name]
 
     def all(self) -> list[Task]:
         """All tasks in the order of their creation."""

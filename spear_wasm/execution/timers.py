@@ -24,7 +24,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._cancelled = 0
+        self._cancelled = 0  # how many in the heap are
 
     def add(self, timer: Timer) -> None:
         """Arm a timer."""
@@ -35,6 +35,7 @@ class Timers:
         if timer.cancelled:
             return
         timer.cancelled = True
+        timer.action = _nothing  # it refers to a guest and its sandbox, which need not stay as long
         self._cancelled += 1
         # Most deadlines are far away when their guest ends. Without this their timers would pile up.
         if self._cancelled > 64 and self._cancelled * 2 > len(self._heap):
@@ -49,14 +50,19 @@ class Timers:
             self._cancelled = max(0, self._cancelled - 1)
         return self._heap[0][0] if self._heap else None
 
-    def take_due(self, now: float) -> Timer | None:
-        """Remove and return a timer that is due."""
+    def take_due(self, now: float) -> Callable[[], None] | None:
+        """Remove a timer that is due; returns what it is to do."""
         when = self.next_time()
         if when is None or when > now:
             return None
         timer = heapq.heappop(self._heap)[2]
         timer.cancelled = True
-        return timer
+        action, timer.action = timer.action, _nothing
+        return action
 
     def __len__(self) -> int:
         return len(self._heap)
+
+
+def _nothing() -> None:
+    pass

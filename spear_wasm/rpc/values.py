@@ -52,7 +52,9 @@ def _text(content: bytes) -> str:
         message = wrappers_pb2.StringValue.FromString(content)
     except DecodeError:
         return content.decode()
-    return message.value if message.SerializeToString() == content else content.decode()
+    # Made anew: the message keeps fields that it does not know, as which texts like "89" can be read.
+    canonical = wrappers_pb2.StringValue(value=message.value).SerializeToString()
+    return message.value if canonical == content else content.decode()
 
 
 def _json(kind: type[Message]) -> Callable[[bytes], Json]:

@@ -30,7 +30,12 @@ class Policy(Protocol):
 
 
 class RoundRobin:
-    """Whoever was served longest ago goes first; those never served, in the order given, before all others."""
+    """Whoever was served longest ago goes first.
+
+    A newcomer counts as served just before the one that was served last: it goes ahead of that one and behind
+    those who have waited longer. So nobody waits for more turns than there are others in front of it when it
+    comes, however many newcomers follow.
+    """
 
     def __init__(self) -> None:
         self._last_served: dict[Hashable, int] = {}
@@ -43,7 +48,7 @@ class RoundRobin:
             self._last_served = {
                 each: self._last_served[each] for each in present if each in self._last_served
             }
-        return sorted(present, key=lambda candidate: self._last_served.get(candidate, 0))
+        return sorted(present, key=lambda candidate: self._last_served.setdefault(candidate, self._turn - 1))
 
     def chosen(self, candidate: Hashable) -> None:
         """It had its turn."""

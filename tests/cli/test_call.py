@@ -21,7 +21,8 @@ def sent(server: FakeServer) -> list[Any]:
 
 def test_the_result_alone_is_on_standard_output(server: FakeServer, cli: Cli) -> None:
     server.answers_with(
-        Int64Value(value=3), stderr=b"counting\n", cpu_time_ms=1.5, execution_time_ms=2, fuel_used=1234, memory_used_bytes=65536
+        Int64Value(value=3), stderr=b"counting\n", cpu_time_ms=1.5, execution_time_ms=2, fuel_used=1234,
+        memory_used_bytes=65536,
     )  # fmt: skip
     result = cli("call", "calc:1", "add", "1", "2")
     assert result.exit_code == 0

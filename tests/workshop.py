@@ -1,0 +1,134 @@
+"""Engines, a compiler and sandboxes for tests that run real guests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from runtimes.core.host import HOST_FUNCTIONS
+from spear_wasm.config import CompileConfig, DefaultLimits
+from spear_wasm.engine.compiler import Compiler
+from spear_wasm.engine.engine import Engine, LinkedArtifact
+from spear_wasm.engine.host_calls import HostFunction
+from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Steps, Values
+from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.engine.text import wat_to_wasm
+from spear_wasm.limits import Limits
+from spear_wasm.model import ModuleInfo
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "wasm"
+TICK = 0.001
+POOL_SIZE = 16
+PLAIN = EngineSettings(
+    metered=False,
+    max_memory_bytes=64 << 20,
+    max_table_elements=10_000,
+    wasm_stack_bytes=512 << 10,
+    sandboxes=POOL_SIZE,
+)
+METERED = replace(PLAIN, metered=True)
+LIMITS = replace(DefaultLimits().limits(), max_memory_bytes=16 << 20, max_table_elements=5000)
+
+Returned = TypeVar("Returned")
+HostFunctions = Mapping[tuple[str, str], HostFunction]
+
+
+def wasm_of(source: str) -> bytes:
+    """A module in text form, or the one of that name in fixtures/wasm."""
+    if source.lstrip().startswith("("):
+        return wat_to_wasm(source)
+    return (FIXTURES / f"{source}.wasm").read_bytes()
+
+
+class Workshop:
+    """One engine of each kind and a compiler for both. Compiles no module twice."""
+
+    def __init__(self, directory: Path) -> None:
+        self.plain, self.metered = Engine(PLAIN, TICK), Engine(METERED, TICK)
+        self._compiler = Compiler(PLAIN, METERED, CompileConfig())
+        self._directory = directory
+        self._compiled: dict[tuple[str, bool], tuple[Path, ModuleInfo]] = {}
+
+    def compiled(self, source: str, *, metered: bool = False) -> tuple[Path, ModuleInfo]:
+        """A module's machine code and what its binary says."""
+        key = source, metered
+        if key not in self._compiled:
+            wasm = self._directory / f"{len(self._compiled)}.wasm"
+            wasm.write_bytes(wasm_of(source))
+            code = wasm.with_suffix(".code")
+            self._compiled[key] = code, self._compiler.compile(wasm, code, metered=metered).module
+        return self._compiled[key]
+
+    def link(
+        self, source: str, functions: HostFunctions | None = None, *, metered: bool = False
+    ) -> LinkedArtifact:
+        """A module linked with the core runtime's host functions, as far as it imports them, or with others."""
+        code, module = self.compiled(source, metered=metered)
+        if functions is None:
+            imported = {(each.module, each.name) for each in module.imports}
+            functions = {key: HOST_FUNCTIONS[key] for key in HOST_FUNCTIONS if key in imported}
+        engine = self.metered if metered else self.plain
+        return engine.link(code, module, functions)
+
+    def close(self) -> None:
+        self._compiler.close()
+        for engine in (self.plain, self.metered):
+            engine.close()
+
+
+def run_to_end(sandbox: Sandbox, steps: Generator[None, None, Returned]) -> Returned:
+    """Run a guest, slice by slice; what it returns, or the fault that it raises."""
+    while True:
+        try:
+            run_slice(sandbox, steps)
+        except StopIteration as stop:
+            returned: Returned = stop.value
+            return returned
+
+
+def run_slice(sandbox: Sandbox, steps: Generator[None, None, object]) -> None:
+    """Run a guest for one slice; StopIteration where it returns in it."""
+    sandbox.linked.engine.ticker.begin_slice()
+    next(steps)
+
+
+def exported(linked: LinkedArtifact, name: str) -> ExportedFunction:
+    """A function of a module."""
+    function = next(each for each in linked.module.functions if each.name == name)
+    return ExportedFunction(name, function.type)
+
+
+def start(sandbox: Sandbox, name: str, *args: float) -> Values:
+    """A call of a function, of which nothing has run yet."""
+    return sandbox.call(exported(sandbox.linked, name), args)
+
+
+def call(sandbox: Sandbox, name: str, *args: float) -> tuple[int | float, ...]:
+    """Call a function and see it to its end."""
+    return run_to_end(sandbox, start(sandbox, name, *args))
+
+
+@contextmanager
+def bare_sandbox(linked: LinkedArtifact, limits: Limits = LIMITS) -> Iterator[Sandbox]:
+    """A sandbox without an instance, closed at the end."""
+    sandbox = Sandbox(linked, limits)
+    try:
+        yield sandbox
+    finally:
+        sandbox.close()
+
+
+@contextmanager
+def sandbox_of(linked: LinkedArtifact, limits: Limits = LIMITS) -> Iterator[Sandbox]:
+    """A sandbox with its instance, closed at the end."""
+    with bare_sandbox(linked, limits) as sandbox:
+        run_to_end(sandbox, sandbox.instantiate())
+        yield sandbox
+
+
+def all_at_once(*actions: object) -> None:
+    raise NotImplementedError
