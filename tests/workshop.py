@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from spear_wasm.config import CompileConfig, DefaultLimits
 from spear_wasm.engine.compiler import Compiler
 from spear_wasm.engine.engine import Engine, LinkedArtifact
 from spear_wasm.engine.host_calls import HostFunction
-from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Steps, Values
+from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Values
 from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.engine.text import wat_to_wasm
 from spear_wasm.limits import Limits
@@ -130,5 +131,13 @@ def sandbox_of(linked: LinkedArtifact, limits: Limits = LIMITS) -> Iterator[Sand
         yield sandbox
 
 
-def all_at_once(*actions: object) -> None:
-    raise NotImplementedError
+def at_once(actions: Sequence[Callable[[], Returned]]) -> list[Returned]:
+    """Do each on a thread of its own, all starting together; what they return, in their order."""
+    together = threading.Barrier(len(actions))
+
+    def when_all_are_there(action: Callable[[], Returned]) -> Returned:
+        together.wait()
+        return action()
+
+    with ThreadPoolExecutor(len(actions)) as threads:
+        return list(threads.map(when_all_are_there, actions))

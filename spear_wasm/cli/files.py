@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from spear_wasm.engine.binary import ModuleCeiling, inspect
-from spear_wasm.engine.text import wat_to_wasm
 from spear_wasm.model import ModuleInfo
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -21,7 +20,11 @@ def source_of(file: Path) -> Path | bytes:
         InvalidArtifact: the file holds text that is no module.
         OSError: it cannot be read.
     """
-    return wat_to_wasm(file.read_bytes().removeprefix(_BYTE_ORDER_MARK)) if _is_text(file) else file
+    if not _is_text(file):
+        return file
+    from spear_wasm.engine.text import wat_to_wasm  # noqa: PLC0415  loads wasmtime, which text alone needs
+
+    return wat_to_wasm(file.read_bytes().removeprefix(_BYTE_ORDER_MARK))
 
 
 def binary_of(file: Path) -> bytes:

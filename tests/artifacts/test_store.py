@@ -510,6 +510,7 @@ def test_code_stays_for_an_upload_that_needs_it_when_another_of_the_same_bytes_f
     compiling = bench.compiler.during = Gate()
     publishing = Gate()
     compile_artifact = bench.store._compile
+    failing: threading.Thread | None = None
 
     def held_if_needed(staged: StagedBytes) -> catalog.Description:
         description = compile_artifact(staged)
@@ -522,7 +523,6 @@ def test_code_stays_for_an_upload_that_needs_it_when_another_of_the_same_bytes_f
         failing = threading.current_thread()
         bench.upload(ONE, "calc", "v1")
 
-    failing: threading.Thread | None = None
     bench.store._compile = held_if_needed  # type: ignore[method-assign]
     loser = background.start(fail)
     compiling.wait_for_arrival()

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from grpc_status import rpc_status
+from google.rpc.status_pb2 import Status
 
 from spear_wasm.api import artifact_pb2, artifact_pb2_grpc, function_pb2, function_pb2_grpc
 from spear_wasm.client.values import Argument, decode, encode
@@ -118,9 +118,7 @@ class Server:
     def invoke(
         self, *, deadline: float | None = PATIENCE, **fields: Any
     ) -> function_pb2.InvokeFunctionResponse:
-        return self.functions.InvokeFunction(
-            function_pb2.InvokeFunctionRequest(**fields), timeout=deadline
-        )
+        return self.functions.InvokeFunction(function_pb2.InvokeFunctionRequest(**fields), timeout=deadline)
 
     def call(
         self,
@@ -261,12 +259,13 @@ def refusal_of(attempt: Callable[[], object]) -> Refusal:
     try:
         answer = attempt()
     except grpc.RpcError as error:
-        return _read(cast("grpc.Call", error))
+        return read_refusal(error)
     raise AssertionError(f"the server did not refuse, it answered {answer}")
 
 
-def _read(call: grpc.Call) -> Refusal:
-    status = rpc_status.from_call(call)
+def read_refusal(error: grpc.RpcError) -> Refusal:
+    call = cast("grpc.Call", error)  # what stubs raise is the ended call itself
+    status = _status_of(call)
     assert status is not None, f"{call.code()} without details: {call.details()}"
     info = _only(ErrorInfo, status.details)
     assert info is not None
@@ -285,6 +284,14 @@ def _read(call: grpc.Call) -> Refusal:
         retry.retry_delay.ToTimedelta().total_seconds() if retry is not None else None,
         size,
     )
+
+
+def _status_of(call: grpc.Call) -> Status | None:
+    for key, value in call.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            assert isinstance(value, bytes)
+            return Status.FromString(value)
+    return None
 
 
 def _only(kind: type[Any], details: Sequence[Any]) -> Any:

@@ -1,0 +1,180 @@
+"""The configuration: what operators write, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spear_wasm.config import Config, Seconds, Size, parse_config, read_config
+from spear_wasm.errors import ConfigurationError
+from spear_wasm.limits import Limits
+
+TABLES = {field.name: field.type for field in msgspec.structs.fields(Config)}
+KEYS = [(table, field.name) for table, section in TABLES.items() for field in msgspec.structs.fields(section)]
+
+
+def refusal(document: dict[str, Any]) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_config(document)
+    return refused.value
+
+
+def keys_of(kind: type) -> Iterator[tuple[str, str]]:
+    for table, key in KEYS:
+        if isinstance(getattr(getattr(Config(), table), key), kind):
+            yield table, key
+
+
+# --- what is written --------------------------------------------------------------------------------------
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "spear.toml"
+    path.write_text("", encoding="utf-8")
+    assert read_config(path) == parse_config({}) == Config()
+
+
+def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "spear.toml"
+    path.write_text(
+        """
+        [server]
+        shutdown_grace = "1m30s"
+
+        [artifacts]
+        max_artifact = "1.5MiB"
+        max_disk = 1073741824
+
+        [default_limits]
+        max_wall_time = 2
+        """,
+        encoding="utf-8",
+    )
+    config = read_config(path)
+    assert config.server.shutdown_grace == 90
+    assert config.artifacts.max_artifact == 3 << 19
+    assert config.artifacts.max_disk == 1 << 30
+    assert config.default_limits.limits().max_wall_time_ms == 2000
+
+
+def test_a_table_of_limits_becomes_the_limits_in_force() -> None:
+    config = parse_config({"default_limits": {"max_memory": "1MiB", "max_cpu_time": "1.5s", "max_fuel": 7}})
+    assert config.default_limits.limits() == Limits(
+        max_memory_bytes=1 << 20,
+        max_fuel=7,
+        max_cpu_time_ms=1500,
+        max_table_elements=20_000,
+        max_input_bytes=4 << 20,
+        max_output_bytes=4 << 20,
+        max_log_bytes=64 << 10,
+        max_concurrency=1000,
+        max_wall_time_ms=30_000,
+    )
+
+
+@given(st.sampled_from(list(keys_of(Size))), st.integers(1 << 20, 1 << 23))
+def test_a_size_may_be_a_number_or_a_text(key: tuple[str, str], count: int) -> None:
+    table, name = key
+    limits = {"default_limits": {}, "ceiling": {}} if table == "ceiling" else {}
+    for written in (count, str(count), f"{count}B"):
+        try:
+            config = parse_config({**limits, table: {name: written}})
+        except ConfigurationError as error:  # a ceiling below the default
+            assert table == "ceiling"
+            assert "above its ceiling" in error.message
+        else:
+            assert getattr(getattr(config, table), name) == count
+
+
+def test_memory_and_threads_are_measured_where_they_are_not_configured() -> None:
+    execution = Config().execution
+    assert execution.total_memory() >= 1 << 20
+    assert execution.thread_count() >= 1
+    configured = parse_config({"execution": {"max_total_memory": "1GiB", "threads": 3}}).execution
+    assert configured.total_memory() == 1 << 30
+    assert configured.thread_count() == 3
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS)
+def test_a_value_of_another_type_is_refused_by_its_key(table: str, key: str) -> None:
+    assert f"$.{table}.{key}" in refusal({table: {key: [True]}}).message
+
+
+@pytest.mark.parametrize(("table", "key"), [*keys_of(Size), *keys_of(Seconds)])
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, -math.inf, 1e300, True, "5 parsecs", "-1s"])
+def test_a_size_or_duration_that_makes_no_sense_is_refused_by_its_key(
+    table: str, key: str, value: object
+) -> None:
+    assert f"$.{table}.{key}" in refusal({table: {key: value}}).message
+
+
+@pytest.mark.parametrize("table", ["default_limits", "ceiling"])
+@pytest.mark.parametrize("key", ["max_memory", "max_table_elements", "max_input", "max_concurrency"])
+def test_a_limit_of_zero_is_refused_by_its_table_and_name(table: str, key: str) -> None:
+    error = refusal({table: {key: 0}})
+    assert error.message.startswith(f"{table}: limit {key}")
+    assert error.metadata["limit"].startswith(key)
+
+
+def test_a_count_below_one_is_refused() -> None:
+    assert "$.execution.max_running" in refusal({"execution": {"max_running": 0}}).message
+
+
+@pytest.mark.parametrize("document", [{"sevrer": {}}, {"server": {"shutdown_grase": 1}}])
+def test_an_unknown_key_is_refused_by_its_name(document: dict[str, dict[str, int]]) -> None:
+    unknown = next(iter(document["server"])) if "server" in document else "sevrer"
+    assert unknown in refusal(document).message
+
+
+def test_more_sandboxes_than_the_engine_has_are_refused() -> None:
+    document = {"execution": {"max_running": 11}, "pool": {"max_ready": 10}, "engine": {"sandboxes": 20}}
+    assert refusal(document).message == (
+        "execution.max_running (11) and pool.max_ready (10) together exceed engine.sandboxes (20)"
+    )
+    document["engine"]["sandboxes"] = 21
+    assert parse_config(document).engine.sandboxes == 21
+
+
+@pytest.mark.parametrize("tick", [0, "100us", "101ms"])
+def test_a_tick_that_would_starve_guests_or_the_server_is_refused(tick: object) -> None:
+    assert "must be between 0.5 ms and 100 ms" in refusal({"engine": {"tick": tick}}).message
+
+
+def test_a_default_above_its_ceiling_is_refused() -> None:
+    error = refusal({"ceiling": {"max_memory": "1MiB"}})
+    assert (
+        error.message == "default_limits max_memory_bytes is 67108864, above its ceiling of 1048576"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[server", "Expected ']'"),
+        (b"\xff\xfe", "invalid start byte"),
+        (b"bogus = 1", "unknown field `bogus`"),
+        (b"[ceiling]\nmax_memory = 0", "limit max_memory_bytes is 0"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "spear.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as refused:
+        read_config(path)
+    assert refused.value.message.startswith(f"{path}: ")
+    assert why in refused.value.message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere.toml: No such file or directory"):
+        read_config(tmp_path / "nowhere.toml")
