@@ -13,7 +13,6 @@ import structlog
 
 from spear_wasm.config import LogConfig
 
-
 BATCH_SECONDS = 0.05
 
 
@@ -82,5 +81,6 @@ class _BatchedStream:
         self._write_batch()
 
 
-def _json_line(event: dict[str, object], default: object = None, **_: object) -> bytes:
+def _json_line(event: dict[str, object], **_: object) -> bytes:
+    # structlog also hands on what it would give json.dumps.
     return msgspec.json.encode(event, enc_hook=repr)

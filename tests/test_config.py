@@ -19,6 +19,8 @@ from spear_wasm.limits import Limits
 TABLES = {field.name: field.type for field in msgspec.structs.fields(Config)}
 KEYS = [(table, field.name) for table, section in TABLES.items() for field in msgspec.structs.fields(section)]
 
+LIMITS = ("default_limits", "ceiling")  # checked against each other besides
+
 
 def refusal(document: dict[str, Any]) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as refused:
@@ -79,18 +81,11 @@ def test_a_table_of_limits_becomes_the_limits_in_force() -> None:
     )
 
 
-@given(st.sampled_from(list(keys_of(Size))), st.integers(1 << 20, 1 << 23))
-def test_a_size_may_be_a_number_or_a_text(key: tuple[str, str], count: int) -> None:
-    table, name = key
-    limits = {"default_limits": {}, "ceiling": {}} if table == "ceiling" else {}
+@pytest.mark.parametrize(("table", "key"), [each for each in keys_of(Size) if each[0] not in LIMITS])
+@given(count=st.integers(1, 10**14))
+def test_a_size_may_be_a_number_or_a_text(table: str, key: str, count: int) -> None:
     for written in (count, str(count), f"{count}B"):
-        try:
-            config = parse_config({**limits, table: {name: written}})
-        except ConfigurationError as error:  # a ceiling below the default
-            assert table == "ceiling"
-            assert "above its ceiling" in error.message
-        else:
-            assert getattr(getattr(config, table), name) == count
+        assert getattr(getattr(parse_config({table: {key: written}}), table), key) == count
 
 
 def test_memory_and_threads_are_measured_where_they_are_not_configured() -> None:
@@ -118,7 +113,7 @@ def test_a_size_or_duration_that_makes_no_sense_is_refused_by_its_key(
     assert f"$.{table}.{key}" in refusal({table: {key: value}}).message
 
 
-@pytest.mark.parametrize("table", ["default_limits", "ceiling"])
+@pytest.mark.parametrize("table", LIMITS)
 @pytest.mark.parametrize("key", ["max_memory", "max_table_elements", "max_input", "max_concurrency"])
 def test_a_limit_of_zero_is_refused_by_its_table_and_name(table: str, key: str) -> None:
     error = refusal({table: {key: 0}})
@@ -152,9 +147,7 @@ def test_a_tick_that_would_starve_guests_or_the_server_is_refused(tick: object) 
 
 def test_a_default_above_its_ceiling_is_refused() -> None:
     error = refusal({"ceiling": {"max_memory": "1MiB"}})
-    assert (
-        error.message == "default_limits max_memory_bytes is 67108864, above its ceiling of 1048576"
-    )
+    assert error.message == "default_limits max_memory_bytes is 67108864, above its ceiling of 1048576"
 
 
 @pytest.mark.parametrize(
@@ -176,5 +169,5 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, why
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="nowhere.toml: No such file or directory"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.toml: No such file or directory"):
         read_config(tmp_path / "nowhere.toml")

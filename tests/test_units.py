@@ -32,7 +32,9 @@ def test_a_size_is_read_with_its_unit(text: str, count: int) -> None:
     assert parse_size(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "MiB", "-1", "1.", ".5k", "1e3", "1_000", "1 2", "12 parsecs", "1kk", "inf"])
+@pytest.mark.parametrize(
+    "text", ["", "MiB", "-1", "1.", ".5k", "1e3", "1_000", "1 2", "12 parsecs", "1kk", "inf"]
+)
 def test_what_is_no_size_is_refused_and_shown(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a size; write 512, 64KiB, 1\.5GiB") as refused:
         parse_size(text)

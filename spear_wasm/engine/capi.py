@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import c_bool, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from importlib.metadata import version
 from typing import Any
 
@@ -159,11 +159,6 @@ def config_set(config: int, option: str, value: int) -> None:
     _quick(f"wasmtime_config_{option}_set", None, c_void_p, c_bool if isinstance(value, bool) else c_uint64)(
         config, value
     )
-
-
-def config_set_opt_level(config: int, level: int) -> None:
-    """Set Cranelift's optimisation level: 0 none, 1 speed, 2 speed and size."""
-    _quick("wasmtime_config_cranelift_opt_level_set", None, c_void_p, c_int)(config, level)
 
 
 def pooling_set(pool: int, option: str, value: int) -> None:

@@ -75,10 +75,12 @@ class Figures:
         return int(time.monotonic() - self._started)
 
     def _complaints(self) -> list[str]:
-        found = []
-        for ticker in (engine.ticker for engine in self._host.engines.values()):
-            if ticker.lag > LATE_TICKS * ticker.period:
-                found.append(f"the guests' clock is {ticker.lag * 1000:.1f} ms late")
+        tickers = [engine.ticker for engine in self._host.engines.values()]
+        found = [
+            f"the guests' clock is {ticker.lag * 1000:.1f} ms late"
+            for ticker in tickers
+            if ticker.lag > LATE_TICKS * ticker.period
+        ]
         disk = psutil.disk_usage(str(self._host.data_dir))
         if disk.free < max(LOW_DISK_BYTES, disk.total * LOW_DISK_SHARE):
             found.append(f"the disk of the data directory has {disk.free // MIB} MiB left")

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
-from spear_wasm.errors import InvalidRequest, ServerBusy, TaskNotFound, Unimplemented
+from spear_wasm.errors import InvalidRequest, TaskNotFound, Unimplemented
 from spear_wasm.execution.execution import Call
 from spear_wasm.limits import UNSAID
 from spear_wasm.rpc import convert
 from spear_wasm.rpc.status import abort, reporting_errors
-from spear_wasm.rpc.waiting import ended, in_thread
+from spear_wasm.rpc.waiting import SharedWork, ended
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.task import Task
     from spear_wasm.host import Host
     from spear_wasm.rpc.figures import Figures
 
-Result = TypeVar("Result")
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
 DEFAULT_PAGE = 100
@@ -48,8 +46,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     def __init__(self, host: Host, figures: Figures) -> None:
         self._host = host
         self._figures = figures
-        self._threads = ThreadPoolExecutor(REGISTRATION_THREADS, thread_name_prefix="spear-registration")
-        self._registering = 0
+        self._registrations = SharedWork(REGISTRATION_THREADS, MAX_REGISTRATIONS, "spear-registration")
         # Tasks by the bytes of the spec that asked for them: most callers send the same spec with every call.
         # Valid for one generation of the artifact store, in which every name means one digest.
         self._known_specs: dict[tuple[str, bytes], Task] = {}
@@ -57,7 +54,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
 
     def close(self) -> None:
         """Wait for what the threads still do."""
-        self._threads.shutdown(cancel_futures=True)
+        self._registrations.close()
 
     # Calls
 
@@ -106,7 +103,9 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         if task is None or task.deleted:
             spec = convert.spec_from(request.artifact_spec)
             name, description = request.task_name, request.task_description
-            task = await self._register(lambda: self._host.registration.register(spec, name, description))
+            task = await self._registrations.run(
+                key, lambda: self._host.registration.register(spec, name, description)
+            )
             if generation == self._generation:
                 self._known_specs[key] = task
         return task
@@ -116,17 +115,9 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         task = call.task
         metered = (task.limits.max_fuel or call.limits.max_fuel) != 0
         if metered not in task.linkages:
-            await self._register(lambda: self._host.registration.link(task, metered=metered))
+            link = self._host.registration.link
+            await self._registrations.run((task.id, metered), lambda: link(task, metered=metered))
         return call
-
-    async def _register(self, work: Callable[[], Result]) -> Result:
-        if self._registering >= MAX_REGISTRATIONS:
-            raise ServerBusy("too many calls wait for their tasks to be made", retry_after=1.0)
-        self._registering += 1
-        try:
-            return await in_thread(self._threads, work)
-        finally:
-            self._registering -= 1
 
     async def StreamFunction(
         self, request: pb.InvokeFunctionRequest, context: Context
@@ -200,7 +191,9 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             raise InvalidRequest("task_id is empty")
         delete = self._host.registration.delete
         reference, force, forget = request.task_id, request.force, request.cleanup_executions
-        cleaned = await self._register(lambda: delete(reference, force=force, forget_records=forget))
+        cleaned = await self._registrations.run(
+            object(), lambda: delete(reference, force=force, forget_records=forget)
+        )
         return pb.DeleteTaskResponse(
             success=True, message="deleted", deleted=True, cleaned_executions=convert.saturated(cleaned)
         )

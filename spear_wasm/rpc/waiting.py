@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
+from spear_wasm.errors import ServerBusy
 from spear_wasm.execution.execution import Execution
 
 Result = TypeVar("Result")
@@ -26,6 +27,44 @@ async def ended(execution: Execution) -> None:
 
     execution.add_done_callback(on_end)
     await waiter
+
+
+class SharedWork:
+    """Blocking work on threads, a bounded number of kinds at once; who asks for what is under way shares it.
+
+    For the event loop's thread only.
+    """
+
+    def __init__(self, threads: int, most: int, name: str) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._most = most
+        self._under_way: dict[Hashable, asyncio.Future[object]] = {}
+
+    async def run(self, key: Hashable, work: Callable[[], Result]) -> Result:
+        """The result of `work`, or of the work that is under way for `key`.
+
+        It goes on to its end even where all who wait for it are cancelled.
+
+        Raises:
+            ServerBusy: too much else is under way.
+        """
+        future = self._under_way.get(key)
+        if future is None:
+            if len(self._under_way) >= self._most:
+                raise ServerBusy("too many calls wait for their tasks to be made", retry_after=1.0)
+            future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+            self._under_way[key] = future
+            future.add_done_callback(lambda ended: self._forget(key, ended))
+        return cast("Result", await asyncio.shield(future))
+
+    def _forget(self, key: Hashable, ended: asyncio.Future[object]) -> None:
+        del self._under_way[key]
+        if not ended.cancelled():
+            ended.exception()  # whoever waited has it; where nobody does any more, it is nobody's
+
+    def close(self) -> None:
+        """Wait for what the threads still do."""
+        self._threads.shutdown(cancel_futures=True)
 
 
 async def in_thread(threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.artifacts.fakes import Background, FakeCompiler, Followers
+from tests.artifacts.store_bench import StoreBench
 
 
 @pytest.fixture
@@ -22,3 +24,11 @@ def background() -> Iterator[Background]:
 @pytest.fixture
 def followers(monkeypatch: pytest.MonkeyPatch) -> Followers:
     return Followers(monkeypatch)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, compiler: FakeCompiler) -> Iterator[StoreBench]:
+    bench = StoreBench(tmp_path, compiler)
+    yield bench
+    bench.check()
+    bench.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -459,6 +460,28 @@ def test_an_endless_log_stays_within_its_limit(workshop: Workshop) -> None:
         usage = sandbox.usage(0)
         steps.close()
     assert (len(usage.stderr), usage.output_truncated) == (100_000, True)
+
+
+def test_a_log_of_many_small_pieces_takes_little_more_room_than_its_bytes(workshop: Workshop) -> None:
+    size = 1 << 16
+    mumbles = f"""
+    (module
+      (import "spear" "log" (func $log (param i32 i32)))
+      (memory 1)
+      (func (export "mumble") (local $count i32)
+        (loop $again
+          (call $log (i32.const 0) (i32.const 2))
+          (local.set $count (i32.add (local.get $count) (i32.const 2)))
+          (br_if $again (i32.lt_u (local.get $count) (i32.const {size}))))))"""
+    with sandbox_of(workshop.link(mumbles)) as sandbox:
+        tracemalloc.start()
+        try:
+            call(sandbox, "mumble")
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(sandbox.usage(0).stderr) == size
+    assert held < 2 * size
 
 
 def test_a_log_out_of_a_range_that_is_not_there_ends_the_guest(workshop: Workshop) -> None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 
-from spear_wasm.engine.text import wat_to_wasm
+from spear_wasm.engine.leb import encode_u32
 from tests.engine.modules_by_hand import (
     CODE,
     EXPORT,
     FUNCTION,
-    HEADER,
     I32,
     IMPORT,
     NULLARY,
     TYPE,
     custom,
     export,
-    function_type,
     functions,
     module,
     name,
@@ -53,15 +51,14 @@ def long_export(length: int) -> bytes:
 
 
 @cache
-def compile_bomb() -> bytes:
-    """Valid, below a few MiB, and seconds of work for the compiler."""
-    step = b"\x20\x00\x41\x07\x6c\x41\x03\x6a\x22\x00\x1a"  # local 0 = local 0 * 7 + 3, kept on the stack and dropped
-    body = sized(b"\0" + step * 20_000 + b"\x20\x00\x0b")
-    kind = function_type(I32, I32)
+def compile_bomb(locals_: int = 1000, loops: int = 300) -> bytes:
+    """Valid, a few KiB, and much work for a compiler: every variable is alive in every loop."""
+    update = b"".join(
+        b"\x20" + encode_u32(local) + b"\x41\x01\x6a\x21" + encode_u32(local) for local in range(locals_)
+    )
+    body = b"\x01" + encode_u32(locals_) + I32
+    body += b"\x03\x40" * loops + update + b"\x20\x00\x0d\x00\x0b" * loops + b"\x0b"
     return module(
-        section(TYPE, kind), section(FUNCTION, *[b"\0"] * 15), section(EXPORT, export("answer")),
-        section(CODE, *[body] * 15),
+        section(TYPE, NULLARY), section(FUNCTION, b"\0"), section(EXPORT, export("answer")),
+        section(CODE, sized(body)),
     )  # fmt: skip
-
-
-__all__ = ["COMPONENT", "HEADER", "wat_to_wasm"]

@@ -1,0 +1,89 @@
+"""How many executions ended how: since the start, and by the hour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spear_wasm.execution.counters import KEPT_HOURS, Counters, Tally
+from spear_wasm.execution.state import FINAL
+from spear_wasm.model import ExecutionStatus
+
+HOUR = 3600.0
+NOON = 1_700_006_400.0  # on the hour
+
+ends = st.tuples(st.sampled_from(sorted(FINAL)), st.integers(0, 50), st.integers(0, 50), st.integers(-100, 0))
+
+
+def counted(*statuses: ExecutionStatus) -> Tally:
+    tally = Tally()
+    for status in statuses:
+        tally.count(status, 0.5, 2.0)
+    return tally
+
+
+def test_nothing_has_ended_at_the_start() -> None:
+    tally = Counters().since(0, NOON)
+    assert (tally.ended, tally.success_percent, tally.average_run_ms, tally.average_response_ms) == (
+        0,
+        0,
+        0,
+        0,
+    )
+
+
+def test_a_timeout_counts_as_failed() -> None:
+    tally = counted(*FINAL)
+    assert (tally.completed, tally.failed, tally.cancelled, tally.ended) == (1, 2, 1, 4)
+
+
+def test_averages_are_over_all_that_ended() -> None:
+    tally = counted(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+    assert tally.success_percent == 50
+    assert tally.average_run_ms == 500
+    assert tally.average_response_ms == 2000
+
+
+def test_the_present_hour_is_one_of_the_last_hours() -> None:
+    counters = Counters()
+    for hours_ago in (0, 1, 2):
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, NOON - hours_ago * HOUR)
+    assert [counters.since(hours, NOON + HOUR - 1).ended for hours in (1, 2, 3, 99, 0)] == [1, 2, 3, 3, 3]
+    assert counters.since(1, NOON + HOUR).ended == 0
+
+
+def test_old_hours_are_forgotten_and_the_total_is_not() -> None:
+    counters = Counters()
+    for hour in range(3 * KEPT_HOURS):
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, NOON + hour * HOUR)
+    now = NOON + (3 * KEPT_HOURS - 1) * HOUR
+    assert counters.since(10**6, now).ended == KEPT_HOURS
+    assert counters.since(0, now).ended == 3 * KEPT_HOURS
+
+
+def test_what_is_returned_does_not_change_afterwards() -> None:
+    counters = Counters()
+    before = counters.since(0, NOON), counters.since(1, NOON)
+    counters.count(ExecutionStatus.COMPLETED, 1, 1, NOON)
+    assert [tally.ended for tally in before] == [0, 0]
+
+
+@given(st.lists(ends, max_size=100), st.integers(1, 100))
+def test_the_tally_of_some_hours_is_that_of_the_ends_in_them(
+    ended: Sequence[tuple[ExecutionStatus, int, int, int]], hours: int
+) -> None:
+    counters, expected = Counters(), Tally()
+    for status, run, response, hour in sorted(ended, key=lambda end: end[3]):
+        counters.count(status, run, response, NOON + hour * HOUR)
+        if hour > -hours:
+            expected.count(status, run, response)
+    assert counters.since(hours, NOON) == expected
+    assert counters.since(0, NOON).ended == len(ended)
+
+
+@pytest.mark.parametrize("status", [ExecutionStatus.PENDING, ExecutionStatus.RUNNING])
+def test_only_ends_are_counted_as_completed(status: ExecutionStatus) -> None:
+    assert counted(status).completed == 0
