@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
@@ -35,9 +35,9 @@ class Executor:
     def __init__(self, threads: int) -> None:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        # guards: the run queue, the timers, the chores, every fiber's state, _closing
+        # guards: the run queue, the timers, every fiber's state, _closing
         self._queue = RunQueue()
-        self._chores: deque[Callable[[], None]] = deque()
+        self._chores = ThreadPoolExecutor(1, thread_name_prefix="spear-chores")
         self._timers = Timers()
         self._closing = False
         self._threads = [
@@ -98,10 +98,8 @@ class Executor:
             self._timers.cancel(timer)
 
     def defer(self, chore: Callable[[], None]) -> None:
-        """Do something that takes milliseconds soon, when no deadline is due."""
-        with self._work:
-            self._chores.append(chore)
-            self._work.notify()
+        """Do something that takes milliseconds, on a thread that no guest and no deadline waits for."""
+        self._chores.submit(chore)
 
     def runnable(self) -> int:
         """Fibers that wait for a turn."""
@@ -115,6 +113,7 @@ class Executor:
             self._work.notify_all()
         for thread in self._threads:
             thread.join()
+        self._chores.shutdown()
 
     def _put_back(self, fiber: Fiber) -> None:
         with self._work:
@@ -146,8 +145,6 @@ class Executor:
                 action = self._timers.take_due(time.monotonic())
                 if action is not None:
                     return action
-                if self._chores:
-                    return self._chores.popleft()
                 fiber = self._queue.pop()
                 if fiber is not None:
                     fiber.state = FiberState.POLLED

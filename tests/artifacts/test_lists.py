@@ -7,9 +7,7 @@ import pytest
 
 from spear_wasm.artifacts import catalog
 from spear_wasm.artifacts.store import StoredArtifact
-from spear_wasm.errors import (
-    InvalidRequest,
-)
+from spear_wasm.errors import InvalidRequest
 from tests.artifacts.fakes import module_info
 from tests.artifacts.store_bench import ONE, TWO, StoreBench
 
