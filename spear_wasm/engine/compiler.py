@@ -54,7 +54,7 @@ class Compiler:
             report = self._run(job)
             seconds = time.monotonic() - start
         if report.module is None:
-            raise InvalidArtifact(report.refusal, offset=report.offset)
+            raise InvalidArtifact(report.refusal, **({"offset": report.offset} if report.offset else {}))
         return Compilation(report.module, seconds)
 
     def close(self) -> None:
@@ -109,7 +109,8 @@ class Compiler:
             if self._closing:
                 raise ServerDraining("the server is shutting down and compiles nothing more")
             child = subprocess.Popen(
-                [sys.executable, "-m", "spear_wasm.engine.compile_child"],
+                # -P: what lies in our working directory is not on our path, nor on the child's.
+                [sys.executable, "-P", "-m", "spear_wasm.engine.compile_child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -51,7 +51,7 @@ def long_export(length: int) -> bytes:
 
 
 @cache
-def compile_bomb(locals_: int = 1000, loops: int = 300) -> bytes:
+def compile_bomb(locals_: int = 1000, loops: int = 100) -> bytes:
     """Valid, a few KiB, and much work for a compiler: every variable is alive in every loop."""
     update = b"".join(
         b"\x20" + encode_u32(local) + b"\x41\x01\x6a\x21" + encode_u32(local) for local in range(locals_)
