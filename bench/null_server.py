@@ -24,7 +24,7 @@ SANDBOX_ID = "sandbox-00000000000000000000000000000000"
 class NullService(function_pb2_grpc.FunctionServiceServicer):
     """InvokeFunction without a function."""
 
-    async def InvokeFunction(  # type: ignore[override]  # the stub is for both of grpcio's servers
+    async def InvokeFunction(
         self,
         request: function_pb2.InvokeFunctionRequest,
         context: grpc.aio.ServicerContext[object, object],
@@ -53,7 +53,7 @@ async def serve() -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = grpc.aio.server()
-    function_pb2_grpc.add_FunctionServiceServicer_to_server(NullService(), server)
+    function_pb2_grpc.add_FunctionServiceServicer_to_server(NullService(), server)  # type: ignore[abstract]  # one method is enough
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"listening on 127.0.0.1:{port}", flush=True)

@@ -65,7 +65,7 @@ class Yardstick:
 
     def __init__(self) -> None:
         self.engine = wasmtime.Engine(_pooled_config())
-        self.module = wasmtime.Module(self.engine, wasmtime.wat2wasm(MODULE))
+        self.module = wasmtime.Module(self.engine, bytes(wasmtime.wat2wasm(MODULE)))
         self.linked = wasmtime.Linker(self.engine).instantiate_pre(self.module)
         self._engine = ctypes.cast(self.engine.ptr(), _pointer)
         self._linked = ctypes.cast(self.linked.ptr(), _pointer)

@@ -98,13 +98,23 @@ def _compare(
     if completed(client) - before != WARM_UP_CALLS + ROUNDS * CALLS:
         raise RuntimeError("not every call that h2load made was completed")
     ours, null = rounds["ours"], rounds["null"]
+    rate = median_ratio(ours.calls_per_second, null.calls_per_second)
+    cpu = median_ratio(null.cpu_us_per_call, ours.cpu_us_per_call)
     shown: list[tuple[str, Callable[[Rounds], list[float]]]] = [
         ("calls/s", lambda each: each.calls_per_second),
         ("CPU us a call", lambda each: each.cpu_us_per_call),
     ]
     return [
-        Figure(f"{form}: calls/s, ours / null", median_ratio(ours.calls_per_second, null.calls_per_second), at_least=0.70),
-        Figure(f"{form}: CPU a call, null / ours", median_ratio(null.cpu_us_per_call, ours.cpu_us_per_call), at_least=0.70),
+        Figure(
+            f"{form}: calls/s, ours / null",
+            median_ratio(ours.calls_per_second, null.calls_per_second),
+            at_least=0.70,
+        ),
+        Figure(
+            f"{form}: CPU a call, null / ours",
+            median_ratio(null.cpu_us_per_call, ours.cpu_us_per_call),
+            at_least=0.70,
+        ),
         *(
             Figure(f"{form}: {name}", statistics.median(values(rounds[name])), unit)
             for unit, values in shown

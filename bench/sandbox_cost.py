@@ -32,7 +32,7 @@ def measure() -> list[Figure]:
     yardstick = Yardstick()
     with (
         tempfile.TemporaryDirectory() as directory,
-        host_with(Path(directory), wasmtime.wat2wasm(MODULE), "add", (20, 22)) as guest,
+        host_with(Path(directory), bytes(wasmtime.wat2wasm(MODULE)), "add", (20, 22)) as guest,
     ):
         ways: dict[str, Callable[[], object]] = {
             "raw C API": lambda: yardstick.raw_call(20, 22),
@@ -44,13 +44,17 @@ def measure() -> list[Figure]:
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(ROUNDS):
             for name, call in ways.items():
-                ticking = yardstick.ticking() if name in {"raw C API", "wasmtime-py classes"} else nullcontext()
+                ticking = (
+                    yardstick.ticking() if name in {"raw C API", "wasmtime-py classes"} else nullcontext()
+                )
                 with ticking:
                     times[name].append(microseconds(call))
     ours = times["our sandbox, metered"]
     return [
         Figure("sandbox / raw C API", median_ratio(ours, times["raw C API"]), at_most=1.5),
-        Figure("sandbox / wasmtime-py classes", median_ratio(ours, times["wasmtime-py classes"]), at_most=0.35),
+        Figure(
+            "sandbox / wasmtime-py classes", median_ratio(ours, times["wasmtime-py classes"]), at_most=0.35
+        ),
         *(Figure(name, statistics.median(rounds), "us a call") for name, rounds in times.items()),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import sys
 import threading
@@ -70,7 +71,8 @@ class _BatchedStream:
 
     def _write_batch(self) -> None:
         lines, self._lines = self._lines, []
-        if lines:
+        # Where nobody reads the log any more (a closed pipe, a full disk) lines are lost; they must not pile up.
+        with contextlib.suppress(OSError, ValueError):
             self._stream.write(b"".join(lines))
             self._stream.flush()
 

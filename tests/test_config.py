@@ -60,7 +60,7 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         encoding="utf-8",
     )
     config = read_config(path)
-    assert config.server.shutdown_grace == 90
+    assert float(config.server.shutdown_grace) == 90
     assert config.artifacts.max_artifact == 3 << 19
     assert config.artifacts.max_disk == 1 << 30
     assert config.default_limits.limits().max_wall_time_ms == 2000

@@ -54,7 +54,7 @@ class Compiler:
             report = self._run(job)
             seconds = time.monotonic() - start
         if report.module is None:
-            raise InvalidArtifact(report.refusal, **({"offset": report.offset} if report.offset else {}))
+            raise _refused(report)
         return Compilation(report.module, seconds)
 
     def close(self) -> None:
@@ -142,6 +142,12 @@ class Compiler:
                 limit="max_memory",
             )
         return CompileRefused(f"the compiler failed on the module (status {returncode})", status=returncode)
+
+
+def _refused(report: Report) -> InvalidArtifact:
+    if report.offset:
+        return InvalidArtifact(report.refusal, offset=report.offset)
+    return InvalidArtifact(report.refusal)
 
 
 def _child_environment() -> dict[str, str]:

@@ -65,7 +65,7 @@ class Figures:
             status="degraded" if complaints else "healthy",
             message="; ".join(complaints) or "all is well",
             uptime_seconds=self._uptime(),
-            healthy=True,
+            healthy=not complaints,
         )
         if details:
             response.details.CopyFrom(self._details())

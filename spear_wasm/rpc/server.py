@@ -38,6 +38,7 @@ MESSAGE_OVERHEAD = 1 << 20
 """What a message may hold beside a payload of the largest size allowed."""
 CLOSE_SECONDS = 2.0
 """What answers have to reach their callers in, once everything has ended."""
+MAX_PORT = 65535
 SERVICES = (
     function_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
     artifact_pb2.DESCRIPTOR.services_by_name["ArtifactService"].full_name,
@@ -87,6 +88,7 @@ class _Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
+        _check_address(self._address)
         try:
             port = server.add_insecure_port(self._address)
         except RuntimeError as error:
@@ -118,6 +120,15 @@ class _Server:
     async def _set_health(self, status: int) -> None:
         for name in ("", *SERVICES):
             await self._health.set(name, status)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what gRPC would take for another port, or for one of its own choice."""
+    _, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ConfigurationError(
+            f"cannot listen on {address}: it is not HOST:PORT with a port of 0 to {MAX_PORT}"
+        )
 
 
 def _channel_options(config: Config) -> list[tuple[str, int]]:

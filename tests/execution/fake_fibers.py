@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """Seconds after which something that does not happen has failed; nothing waits for it to pass."""
-NEVER = float("inf")
+A_LONG_TIME = 3600.0
 MS = 1_000_000
 
 
@@ -41,7 +42,7 @@ class FakeFiber(Fiber):
         self,
         run: Run,
         *,
-        deadline: float = NEVER,
+        deadline: float | None = None,
         cpu_limit_ms: int = 0,
         then: Callable[[], None] = lambda: None,
     ) -> None:
@@ -51,7 +52,11 @@ class FakeFiber(Fiber):
             usage=lambda cpu_ns: Usage(cpu_ns=cpu_ns),
         )
         super().__init__(
-            cast("Sandbox", sandbox), run, deadline=deadline, cpu_limit_ms=cpu_limit_ms, on_end=self._ended
+            cast("Sandbox", sandbox),
+            run,
+            deadline=time.monotonic() + A_LONG_TIME if deadline is None else deadline,
+            cpu_limit_ms=cpu_limit_ms,
+            on_end=self._ended,
         )
         self._over = threading.Event()
         self._then = then
@@ -68,7 +73,6 @@ class FakeFiber(Fiber):
         finally:
             self._over.set()
 
-    @property
     def has_ended(self) -> bool:
         return self._over.is_set()
 
@@ -124,7 +128,7 @@ def held(executor: Executor, threads: int = 1) -> Iterator[None]:
     """Keep the executor's threads busy meanwhile, so that what is started has to wait."""
     gates = [Gate() for _ in range(threads)]
     for gate in gates:
-        executor.defer(gate)
+        executor.at(time.monotonic(), gate)
     for gate in gates:
         gate.wait_until_reached()
     try:

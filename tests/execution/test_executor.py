@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.execution.executor import Executor
 from spear_wasm.execution.fiber import Run
 from spear_wasm.model import ErrorCode, ExecutionStatus, TypedValue, ValueType
-from tests.execution.fake_fibers import MS, PATIENCE, FakeClock, FakeFiber, Gate, Guest, held
+from tests.execution.fake_fibers import A_LONG_TIME, MS, PATIENCE, FakeClock, FakeFiber, Gate, Guest, held
 from tests.workshop import at_once
 
 CANCELLED = GuestFault(ErrorCode.CANCELLED, "the caller changed their mind")
@@ -48,7 +49,7 @@ def test_on_the_spot_a_quick_guest_ends_before_start_returns(executor: Executor,
     guest = Guest(slices=3, use=lambda: clock.use(MS // 10))
     fiber = FakeFiber(guest.run())
     executor.start(fiber, on_the_spot=True)
-    assert fiber.has_ended
+    assert fiber.has_ended()
     assert guest.polled_on == [threading.current_thread().name] * 3
 
 
@@ -149,7 +150,7 @@ def test_the_cpu_limit_holds_on_the_spot_too(executor: Executor, clock: FakeCloc
     guest = Guest(ENDLESS, use=lambda: clock.use(2 * MS))
     fiber = FakeFiber(guest.run(), cpu_limit_ms=2)
     executor.start(fiber, on_the_spot=True)
-    assert fiber.has_ended
+    assert fiber.has_ended()
     assert fiber.outcome().error_code is ErrorCode.CPU_TIME_EXCEEDED
     assert guest.polled == 1
 
@@ -163,7 +164,7 @@ def test_a_waiting_guest_is_ended_at_once_by_who_kills_it(executor: Executor) ->
     with held(executor):
         executor.start(fiber)
         executor.kill(fiber, CANCELLED)
-        assert fiber.has_ended
+        assert fiber.has_ended()
         assert fiber.outcome().status is ExecutionStatus.CANCELLED
         assert fiber.ended_on == threading.current_thread().name
     assert guest.polled == 0
@@ -186,7 +187,7 @@ def test_a_running_guest_ends_after_its_slice_and_the_killer_does_not_wait(execu
     executor.start(fiber)
     gate.wait_until_reached()
     executor.kill(fiber, CANCELLED)
-    assert not fiber.has_ended
+    assert not fiber.has_ended()
     gate.open()
     assert fiber.outcome().status is ExecutionStatus.CANCELLED
     assert (guest.polled, guest.unwound) == (1, True)
@@ -206,9 +207,9 @@ def test_a_guest_that_is_killed_before_it_is_started_never_runs(executor: Execut
     guest = Guest(ENDLESS)
     fiber = FakeFiber(guest.run())
     executor.kill(fiber, CANCELLED)
-    assert not fiber.has_ended
+    assert not fiber.has_ended()
     executor.start(fiber)
-    assert fiber.has_ended
+    assert fiber.has_ended()
     assert fiber.outcome().status is ExecutionStatus.CANCELLED
     assert guest.polled == 0
 
@@ -234,13 +235,15 @@ def test_the_first_reason_to_end_a_guest_is_the_one_that_counts(executor: Execut
 
 def test_whoever_kills_a_guest_and_when_it_ends_once() -> None:
     executor = Executor(threads=2)
-    for _ in range(200):
-        guest = Guest(slices=5)
-        fiber = FakeFiber(guest.run())
-        at_once([lambda: executor.start(fiber), *[lambda: executor.kill(fiber, CANCELLED)] * 2])
+
+    def start_and_kill(fiber: FakeFiber) -> None:
+        kill = partial(executor.kill, fiber, CANCELLED)
+        at_once([partial(executor.start, fiber), kill, kill])
         fiber.outcome()
+
+    for _ in range(200):
+        start_and_kill(FakeFiber(Guest(slices=5).run()))
     executor.close()
-    assert executor.runnable() == 0
 
 
 # --- deadlines and other timers ---------------------------------------------------------------------------
@@ -293,7 +296,7 @@ def test_an_action_is_done_at_its_time_unless_it_is_cancelled_first(executor: Ex
 
 def test_a_thread_that_waits_for_a_late_action_hears_of_an_early_one(executor: Executor) -> None:
     early = threading.Event()
-    late = executor.at(time.monotonic() + 3600, lambda: None)
+    late = executor.at(time.monotonic() + A_LONG_TIME, lambda: None)
     executor.at(time.monotonic(), early.set)
     assert early.wait(PATIENCE)
     executor.cancel_timer(late)
@@ -302,17 +305,35 @@ def test_a_thread_that_waits_for_a_late_action_hears_of_an_early_one(executor: E
 # --- chores -----------------------------------------------------------------------------------------------
 
 
-def test_a_due_deadline_comes_first_then_chores_then_guests(executor: Executor) -> None:
+def test_chores_are_done_in_order_while_every_thread_is_busy(executor: Executor) -> None:
+    done: list[int] = []
+    last = threading.Event()
+    with held(executor):
+        for number in range(3):
+            executor.defer(partial(done.append, number))
+        executor.defer(last.set)
+        assert last.wait(PATIENCE)
+    assert done == [0, 1, 2]
+
+
+def test_a_chore_keeps_neither_guests_nor_deadlines_waiting(executor: Executor) -> None:
+    gate = Gate()
+    executor.defer(gate)
+    gate.wait_until_reached()
+    fiber = FakeFiber(Guest(ENDLESS).run(), deadline=time.monotonic())
+    executor.start(fiber)
+    assert fiber.outcome().status is ExecutionStatus.TIMEOUT
+    gate.open()
+
+
+def test_a_due_deadline_comes_before_guests(executor: Executor) -> None:
     order: list[str] = []
-    guest = Guest(use=lambda: order.append("guest"))
-    fiber = FakeFiber(guest.run())
+    fiber = FakeFiber(Guest(use=lambda: order.append("guest")).run())
     with held(executor):
         executor.start(fiber)
-        executor.defer(lambda: order.append("chore 1"))
-        executor.defer(lambda: order.append("chore 2"))
         executor.at(time.monotonic(), lambda: order.append("deadline"))
     fiber.outcome()
-    assert order == ["deadline", "chore 1", "chore 2", "guest"]
+    assert order == ["deadline", "guest"]
 
 
 def broken() -> None:
@@ -320,12 +341,15 @@ def broken() -> None:
 
 
 def test_threads_survive_what_a_chore_a_deadline_or_an_end_raises(executor: Executor) -> None:
+    done = threading.Event()
     executor.defer(broken)
+    executor.defer(done.set)
     executor.at(time.monotonic(), broken)
     executor.start(FakeFiber(Guest().run(), then=broken))
     fiber = FakeFiber(Guest(slices=2).run())
     executor.start(fiber)
     assert fiber.outcome().status is ExecutionStatus.COMPLETED
+    assert done.wait(PATIENCE)
 
 
 def test_what_an_end_sets_off_may_use_the_executor(executor: Executor) -> None:
@@ -342,7 +366,7 @@ def test_closing_does_what_is_left_and_joins_the_threads() -> None:
     done = threading.Event()
     with held(executor, threads=2):
         executor.defer(done.set)
-        executor.at(time.monotonic() + 3600, broken)
+        executor.at(time.monotonic() + A_LONG_TIME, broken)
     executor.close()
     assert done.is_set()
     assert not [thread for thread in threading.enumerate() if is_ours(thread.name)]

@@ -80,11 +80,11 @@ def test_no_fiber_gets_ahead_of_another_by_more_than_its_longest_slice(
     for fiber in guests:
         queue.push(fiber)
     for _ in range(turns):
-        fiber = queue.pop()
-        assert isinstance(fiber, FakeFiber)
-        step = next(guests[fiber])
-        fiber.virtual_time += step
-        used[fiber] += step
-        queue.push(fiber)
+        running = queue.pop()
+        assert isinstance(running, FakeFiber)
+        step = next(guests[running])
+        running.virtual_time += step
+        used[running] += step
+        queue.push(running)
         for ahead, behind in itertools.permutations(guests, 2):
             assert used[ahead] - used[behind] <= longest[ahead]

@@ -40,7 +40,9 @@ def long_names(length: int) -> bytes:
         section(TYPE, NULLARY),
         section(IMPORT, name("m" * length) + name("i" * length) + b"\0\0"),
         section(FUNCTION, b"\0"),
-        section(EXPORT, export("e" * length, index=1), export("\n\x1b[31m" + "é" * (length // 2), index=1)),
+        section(
+            EXPORT, export("e" * length, index=1), export("\n\x1b[31m" + "é" * (length // 2 - 3), index=1)
+        ),
         section(CODE, b"\x02\x00\x0b"),
     )
 
@@ -51,7 +53,7 @@ def long_export(length: int) -> bytes:
 
 
 @cache
-def compile_bomb(locals_: int = 1000, loops: int = 100) -> bytes:
+def compile_bomb(locals_: int = 1000, loops: int = 250) -> bytes:
     """Valid, a few KiB, and much work for a compiler: every variable is alive in every loop."""
     update = b"".join(
         b"\x20" + encode_u32(local) + b"\x41\x01\x6a\x21" + encode_u32(local) for local in range(locals_)

@@ -18,12 +18,14 @@ from typing import Any, cast
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from spear_wasm.api import artifact_pb2, artifact_pb2_grpc, function_pb2, function_pb2_grpc
 from spear_wasm.client.values import Argument, decode, encode
 from spear_wasm.errors import SpearError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "wasm"
+SERVICES = ("spearlet.FunctionService", "spearlet.ArtifactService")
 PATIENCE = 30.0
 """Seconds after which something that does not happen has failed; nothing waits for it to pass."""
 MAX_DETAILS = 4096
@@ -65,6 +67,9 @@ class Server:
         self.channel = grpc.insecure_channel(self.address, options=[("grpc.enable_http_proxy", 0)])
         self.functions = function_pb2_grpc.FunctionServiceStub(self.channel)
         self.artifacts = artifact_pb2_grpc.ArtifactServiceStub(self.channel)
+        self.standard_health: Any = health_pb2_grpc.HealthStub(
+            self.channel
+        )  # whose type stubs lack its methods
 
     # Its life
 
@@ -168,6 +173,12 @@ class Server:
             include_task_stats=True, include_execution_stats=True, **fields
         )
         return self.functions.GetStats(request, timeout=PATIENCE)
+
+    def is_serving(self, service: str) -> bool:
+        """What the standard health service says."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        status = self.standard_health.Check(request, timeout=PATIENCE).status
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def load(self) -> tuple[int, int]:
         """Executions that run, and that wait."""
