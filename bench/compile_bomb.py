@@ -56,7 +56,7 @@ async def _round(address: str, number: int) -> tuple[float, float]:
 def _upload_bomb(address: str, number: int) -> None:
     with Client(address) as client:
         try:
-            client.upload(modules.bomb(60_000 + number), name="bomb")
+            client.upload(modules.bomb(40_000 + number), name="bomb")
         except CompileRefused:
             return
     raise RuntimeError("the bomb was not refused")

@@ -24,11 +24,14 @@ def large(functions: int = 6000, adds: int = 700, data_bytes: int = 18 << 20) ->
     )
 
 
-def bomb(branches: int = 40_000) -> bytes:
-    """Small, and slow to compile: one block with very many ways out of it."""
+def bomb(branches: int = 40_000, functions: int = 60) -> bytes:
+    """Slow to compile for its size: blocks with very many ways out of them."""
     body = b"\x00\x02\x40" + (LOCAL_0 + b"\x0d\x00") * branches + END + LOCAL_0 + END
     return _module(
-        (1, I32_TO_I32), (3, b"\x01\x00"), (7, b"\x01\x04bomb\x00\x00"), (10, b"\x01" + _vector(body))
+        (1, I32_TO_I32),
+        (3, _leb(functions) + bytes(functions)),
+        (7, b"\x01\x04bomb\x00\x00"),
+        (10, _leb(functions) + _vector(body) * functions),
     )
 
 

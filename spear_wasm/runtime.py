@@ -8,6 +8,7 @@ the operator names, and from the entry-point group `spear_wasm.runtimes` (an ent
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -156,11 +157,18 @@ def _load(folder: Path) -> object:
     try:
         description = tomllib.loads((folder / "runtime.toml").read_text(encoding="utf-8"))
         path = folder / description["host"]
-    except (KeyError, OSError, tomllib.TOMLDecodeError) as error:
+    except KeyError as error:
+        raise ConfigurationError(f"{folder}/runtime.toml: it lacks {error}") from error
+    except (OSError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{folder}/runtime.toml: {error}") from error
     spec = importlib.util.spec_from_file_location(f"spear_wasm._runtimes.{folder.name}.host", path)
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses, for one, look up what a module defines
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise ConfigurationError(f"{path} does not load: {type(error).__name__}: {error}") from error
     return getattr(module, "RUNTIME", None)

@@ -132,13 +132,14 @@ class BytesFunction:
     def steps(self, sandbox: Sandbox, arguments: object, limits: Limits) -> Results:
         """Allocate, copy in, call, copy out."""
         content = cast("bytes", arguments)
-        (address,) = yield from sandbox.call(_allocate, (len(content),))
+        size = _as_i32(len(content))
+        (address,) = yield from sandbox.call(_allocate, (size,))
         if address == 0 and content:
             raise GuestFault(
                 ErrorCode.GUEST_ERROR, f"the guest has no memory for {len(content)} bytes of input"
             )
         sandbox.write_memory(int(address), content)
-        (packed,) = yield from sandbox.call(self._export, (address, _as_i32(len(content))))
+        (packed,) = yield from sandbox.call(self._export, (address, size))
         result_address, length = int(packed) & 0xFFFFFFFF, int(packed) >> 32 & 0xFFFFFFFF
         _check_output(length, limits)
         return (TypedValue(ValueType.BYTES, sandbox.read_memory(result_address, length)),)

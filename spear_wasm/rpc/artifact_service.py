@@ -30,6 +30,8 @@ PAGE_BYTES = 900_000
 LISTED_BYTES = 16 << 10
 """What one artifact may take of a page; GetArtifact tells the rest."""
 LOOKUP_THREADS = 4
+BREAK_OFF_SECONDS = 0.1
+"""grpcio's reader takes a stream that breaks off for one that ends; the RPC is cancelled right after, well within this."""
 
 
 class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
@@ -63,11 +65,19 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
                 if part.WhichOneof("part") != "chunk":
                     raise InvalidRequest("after the header, an upload holds nothing but chunks")
                 await in_thread(self._upload_threads, partial(upload.write, part.chunk))
+            if not (header.header.size_bytes or header.header.checksum):  # which tell what is missing
+                await asyncio.sleep(BREAK_OFF_SECONDS)
             artifact, created = await in_thread(self._upload_threads, upload.finish)
         finally:
-            # Behind whatever the threads still do for this upload, if its RPC was cancelled.
-            self._upload_threads.submit(upload.close)
+            self._close_behind(upload)
         return pb.UploadArtifactResponse(artifact=self._info(artifact, ANSWER_BYTES), created=created)
+
+    def _close_behind(self, upload: Upload) -> None:
+        """Close an upload after whatever the threads still do for it, if its RPC was cancelled."""
+        try:
+            self._upload_threads.submit(upload.close)
+        except RuntimeError:  # the threads have ended, and do nothing any more
+            upload.close()
 
     def _begin(self, header: pb.UploadArtifactHeader) -> Upload:
         return self._host.artifacts.begin_upload(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from spear_wasm.execution import fiber
 from spear_wasm.host import open_host
@@ -15,6 +15,14 @@ from tests.execution.fake_fibers import FakeClock
 from tests.execution.guests import STOCK, Guests, config_with, guests_on, upload
 
 OpenGuests = Callable[..., Guests]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_logged() -> Iterator[None]:
+    """An execution's end may be logged after its test has ended."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -37,14 +45,12 @@ def stocked_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_guests(stocked_dir: Path, tmp_path: Path) -> Iterator[OpenGuests]:
-    """Opens hosts: `open_guests(execution={"max_running": 2})`; `directory` for that of an earlier one."""
-    numbers = itertools.count(1)
+    """Opens a host: `open_guests(execution={"max_running": 2})`."""
     with ExitStack() as closing:
 
-        def open_one(directory: Path | None = None, **tables: dict[str, Any]) -> Guests:
-            if directory is None:
-                directory = shutil.copytree(stocked_dir, tmp_path / f"data {next(numbers)}")
-            return closing.enter_context(guests_on(directory, config_with(**tables)))
+        def open_one(**tables: dict[str, Any]) -> Guests:
+            data_dir = shutil.copytree(stocked_dir, tmp_path / "data")
+            return closing.enter_context(guests_on(data_dir, config_with(**tables)))
 
         yield open_one
 

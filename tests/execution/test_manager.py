@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -19,6 +20,7 @@ from spear_wasm.execution.task import QUICK_STREAK
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ErrorCode, ExecutionStatus
 from tests.execution.conftest import OpenGuests
+from tests.execution.fake_fibers import PATIENCE, Gate
 from tests.execution.guests import Guests, ThreadNames, ended, until
 
 PENDING, RUNNING = ExecutionStatus.PENDING, ExecutionStatus.RUNNING
@@ -461,7 +463,53 @@ def test_draining_ends_the_preparation_of_sandboxes_too(guests: Guests) -> None:
 
 
 def test_draining_waits_for_large_sandboxes_to_be_closed(guests: Guests) -> None:
-    large = guests.run(guests.task(), "grow_forever")
-    guests.manager.drain(60)
-    assert large.usage.peak_memory_bytes == 64 << 20
+    gate, drained = Gate(), threading.Event()
+    guests.manager._executor.defer(gate)
+    guests.run(guests.task(), "grow_forever")
+
+    def drain() -> None:
+        guests.manager.drain(PATIENCE)
+        drained.set()
+
+    draining = threading.Thread(target=drain)
+    draining.start()
+    until(lambda: guests.manager._all_ended._waiters)  # type: ignore[attr-defined]  # it sleeps
+    assert not drained.is_set()
+    gate.open()
+    draining.join()
+    assert drained.is_set()
+
+
+# --- what is left -----------------------------------------------------------------------------------------
+
+
+def test_a_large_guests_answer_does_not_wait_for_its_memory_to_be_cleared(guests: Guests) -> None:
+    gate = Gate()
+    guests.manager._executor.defer(gate)
+    execution = guests.run(guests.task(), "grow_forever")
+    assert execution.usage.peak_memory_bytes == 64 << 20
+    assert guests.manager.stats().running == guests.manager.stats().sandboxes == 1  # its room is not free yet
+    gate.open()
     guests.validate()
+
+
+@pytest.mark.parametrize("on_the_spot", [False, True])
+def test_a_call_leaves_nothing_for_the_garbage_collector(guests: Guests, on_the_spot: bool) -> None:
+    task = guests.task()
+    calls = [
+        lambda: guests.run(task, "spin_for", 1, on_the_spot=on_the_spot),
+        lambda: guests.run(task, "spin", budget_ms=5),
+        lambda: guests.cancel(guests.spinning(task)),
+    ]
+    for call in calls:
+        call()
+    guests.validate()
+    gc.collect()
+    gc.disable()
+    try:
+        for call in calls * 5:
+            call()
+        guests.validate()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -173,6 +173,11 @@ def test_other_versions_are_refused(version: str, server: Server) -> None:
     refused(InvalidRequest, lambda: server.upload(content, fresh("artifact"), version))
 
 
+def arrived(server: Server, size: int) -> None:
+    """Wait until so many bytes of the upload that is under way are on disk."""
+    until(lambda: [path.stat().st_size for path in server.uploads_in_progress()] == [size])
+
+
 # --- uploads that fail ------------------------------------------------------------------------------------
 
 
@@ -217,10 +222,26 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
     before, content = files(server), unique_module(fresh("module"))
     sender = Sender(server, name=fresh("artifact"))
     sender.send(content[:10])
-    until(lambda: any(path.stat().st_size == 10 for path in server.uploads_in_progress()))
+    arrived(server, 10)
     sender.break_off()
     until(lambda: files(server) == before)
     refused(ArtifactNotFound, lambda: server.artifact(f"sha256:{digest_of(content)}"))
+
+
+def test_an_upload_that_breaks_off_where_a_module_could_end_leaves_nothing(server: Server) -> None:
+    """The bytes are a module; that they are all of it, nobody has said."""
+    known = unique_module(fresh("module"))
+    server.upload(known, fresh("artifact"))
+    before, names = files(server), [fresh("artifact") for _ in range(8)]
+    for turn, name in enumerate(names):
+        content = known if turn % 2 else unique_module(name)
+        sender = Sender(server, name=name)
+        sender.send(content)
+        arrived(server, len(content))
+        sender.break_off()
+        until(lambda: not server.uploads_in_progress())
+        refused(ArtifactNotFound, partial(server.artifact, name))
+    assert files(server) == before
 
 
 def test_an_upload_that_sends_nothing_for_too_long_is_ended(server: Server) -> None:
