@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -15,6 +17,14 @@ from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.engine.ticker import Ticker
 from spear_wasm.errors import SandboxUnavailable, UnlinkableArtifact
 from spear_wasm.model import ModuleInfo
+
+LATE_TICK_SECONDS = 5.0
+"""How late a tick may arrive: far longer than it takes to arrive on the busiest machine."""
+
+# Engines that were closed, with the times when. A tick may be on its way to an engine when its timer is deleted,
+# so it is not deleted yet, but when a later one is closed; the last ones go with the process.
+_closed: deque[tuple[float, int]] = deque()
+_closed_lock = threading.Lock()
 
 
 class Engine:
@@ -61,7 +71,15 @@ class Engine:
     def close(self) -> None:
         """Give the engine back. Nothing made from it may be alive."""
         self.ticker.close()
-        capi.engine_delete(self._pointer)
+        _delete_later(self._pointer)
+
+
+def _delete_later(engine: int) -> None:
+    now = time.monotonic()
+    with _closed_lock:
+        _closed.append((now, engine))
+        while _closed[0][0] < now - LATE_TICK_SECONDS:
+            capi.engine_delete(_closed.popleft()[1])
 
 
 class LinkedArtifact:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 from functools import partial
 
 SIGEV_THREAD = 2
 CLOCK_MONOTONIC = 1
-SETTLE_SECONDS = 0.02
-"""How long a call that was already on its way when the timer was deleted may still take to arrive."""
 
 
 class _SignalEvent(ctypes.Structure):
@@ -45,7 +42,8 @@ _libc.timer_delete.argtypes = (ctypes.c_void_p,)
 class IntervalTimer:
     """Calls `function(argument)`, both addresses, every `period` seconds while it is running, and when stopped.
 
-    The function is called on a thread that the C library makes, and must be safe to call from any.
+    The function is called on a thread that the C library makes, and must be safe to call from any. On a busy
+    machine that thread may come to run late, even after `close`: what the argument points to must outlast it.
     """
 
     def __init__(self, function: int, argument: int, period: float) -> None:
@@ -76,9 +74,8 @@ class IntervalTimer:
         _check(_libc.timer_settime(self._timer, 0, ctypes.addressof(spec), None))
 
     def close(self) -> None:
-        """Give the timer back. No call is under way when this returns."""
+        """Give the timer back; a call that is on its way may still arrive."""
         _check(_libc.timer_delete(self._timer))
-        time.sleep(SETTLE_SECONDS)
 
 
 def _check(result: int) -> None:

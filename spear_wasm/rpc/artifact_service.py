@@ -31,7 +31,7 @@ LISTED_BYTES = 16 << 10
 """What one artifact may take of a page; GetArtifact tells the rest."""
 LOOKUP_THREADS = 4
 BREAK_OFF_SECONDS = 0.1
-"""grpcio's reader takes a stream that breaks off for one that ends; the RPC is cancelled right after, well within this."""
+"""grpcio's reader takes a stream that breaks off for one that ends; the RPC is cancelled well within this."""
 
 
 class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from contextlib import closing
+from typing import ClassVar
 
 import pytest
 
@@ -15,7 +16,9 @@ SOON = 0.001
 
 
 class Calls:
-    """A C function that counts its calls."""
+    """A C function that counts its calls. It is never freed: a call may come late."""
+
+    _all: ClassVar[list[Calls]] = []
 
     def __init__(self) -> None:
         self.made: list[tuple[int, int]] = []
@@ -24,6 +27,7 @@ class Calls:
         address = ctypes.cast(self._callback, ctypes.c_void_p).value
         assert address is not None
         self.address = address
+        self._all.append(self)
 
     def _note(self, argument: int) -> None:
         self.made.append((argument, threading.get_ident()))

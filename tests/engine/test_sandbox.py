@@ -737,7 +737,7 @@ def test_sandboxes_that_were_closed_leave_nothing_behind(workshop: Workshop) -> 
     for _ in range(2000):
         next(lives)()
     files_then, maps_then = open_files_and_memory_maps()
-    assert files_then == files
+    assert files_then <= files  # other tests' garbage may have gone meanwhile
     assert maps_then < maps + 20
     assert len(host_calls._callers) == callers
 

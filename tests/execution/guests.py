@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spear_wasm.artifacts.store import ArtifactStore
 from spear_wasm.config import Config, parse_config
+from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.task import ArtifactSpec, Task, TaskFunction
 from spear_wasm.host import Host, open_host
-from spear_wasm.limits import UNSAID, ResourceLimits
+from spear_wasm.limits import UNSAID, Limits, ResourceLimits
 from spear_wasm.model import Json, Outcome, Parameter, TypedValue
 from tests.execution.fake_fibers import PATIENCE
 from tests.workshop import wasm_of
@@ -149,10 +150,11 @@ class ThreadNames:
         self._binding = function.binding
         function.binding = self
 
-    def arguments(self, *args: Any) -> object:
-        return self._binding.arguments(*args)
+    def arguments(self, parameters: Sequence[Parameter], limits: Limits) -> object:
+        return self._binding.arguments(parameters, limits)
 
-    def steps(self, *args: Any) -> Iterator[None]:
+    def steps(
+        self, sandbox: Sandbox, arguments: object, limits: Limits
+    ) -> Generator[None, None, tuple[TypedValue, ...]]:
         self.seen.append(threading.current_thread().name)
-        values: tuple[TypedValue, ...] = yield from self._binding.steps(*args)
-        return values
+        return (yield from self._binding.steps(sandbox, arguments, limits))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -327,7 +328,7 @@ def test_tasks_take_turns_and_each_is_served_in_order(open_guests: OpenGuests) -
 
 def test_two_hundred_guests_at_once_all_end(guests: Guests) -> None:
     hostile, calc = guests.task(limits=ResourceLimits(max_memory_bytes=1 << 20)), guests.task("calc")
-    kinds = [
+    kinds: list[tuple[ExecutionStatus, Callable[[], Execution]]] = [
         (COMPLETED, lambda: guests.submit(hostile, "spin_for", 100_000)),
         (COMPLETED, lambda: guests.submit(calc, "add", 1, 2)),
         (FAILED, lambda: guests.submit(hostile, "unreachable")),
@@ -496,7 +497,7 @@ def test_a_large_guests_answer_does_not_wait_for_its_memory_to_be_cleared(guests
 @pytest.mark.parametrize("on_the_spot", [False, True])
 def test_a_call_leaves_nothing_for_the_garbage_collector(guests: Guests, on_the_spot: bool) -> None:
     task = guests.task()
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: guests.run(task, "spin_for", 1, on_the_spot=on_the_spot),
         lambda: guests.run(task, "spin", budget_ms=5),
         lambda: guests.cancel(guests.spinning(task)),
