@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -101,7 +102,7 @@ class RuntimeManager:
             for folder in _runtime_folders(directory):
                 self._add(_load(folder), source=str(folder))
         for entry in entry_points(group="spear_wasm.runtimes"):
-            self._add(entry.load(), source=entry.value)
+            self._add(_loaded(entry.load, entry.value), source=entry.value)
 
     def _add(self, runtime: object, source: str) -> None:
         if not isinstance(runtime, Runtime):
@@ -166,9 +167,12 @@ def _load(folder: Path) -> object:
         raise ConfigurationError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses, for one, look up what a module defines
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        raise ConfigurationError(f"{path} does not load: {type(error).__name__}: {error}") from error
+    _loaded(partial(spec.loader.exec_module, module), str(path))
     return getattr(module, "RUNTIME", None)
+
+
+def _loaded(load: Callable[[], object], source: str) -> object:
+    try:
+        return load()
+    except Exception as error:
+        raise ConfigurationError(f"{source} does not load: {type(error).__name__}: {error}") from error

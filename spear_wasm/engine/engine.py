@@ -18,7 +18,7 @@ from spear_wasm.engine.ticker import Ticker
 from spear_wasm.errors import SandboxUnavailable, UnlinkableArtifact
 from spear_wasm.model import ModuleInfo
 
-LATE_TICK_SECONDS = 5.0
+LATE_TICK_SECONDS = 0.5
 """How late a tick may arrive: far longer than it takes to arrive on the busiest machine."""
 
 # Engines that were closed, with the times when. A tick may be on its way to an engine when its timer is deleted,

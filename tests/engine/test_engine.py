@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,12 +35,12 @@ def test_a_closed_engine_is_deleted_when_no_tick_can_be_on_its_way_any_more(
     pointers = [engine.pointer for engine in engines]
     now = 1000.0
     with monkeypatch.context() as patched:
-        patched.setattr("spear_wasm.engine.engine.time.monotonic", lambda: now)
+        patched.setattr("spear_wasm.engine.engine.time", SimpleNamespace(monotonic=lambda: now))
         engines[0].close()
         now += LATE_TICK_SECONDS
         engines[1].close()
         assert deleted == []
-        now += 1
+        now += LATE_TICK_SECONDS / 2
         engines[2].close()
     assert deleted == pointers[:1]
 

@@ -1,0 +1,211 @@
+"""Runtimes are found beside the package, in the operator's directories and through entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from runtimes.core.host import RUNTIME, CoreRuntime
+from spear_wasm.config import RuntimeConfig
+from spear_wasm.errors import ConfigurationError, UnknownRuntime
+from spear_wasm.model import ExternKind, FunctionType, Import, ModuleInfo
+from spear_wasm.runtime import Runtime, RuntimeManager
+from tests.workshop import Workshop
+
+PLAIN_MODULE = ModuleInfo()
+FOREIGN_MODULE = ModuleInfo(
+    imports=(Import("env", "mystery", ExternKind.FUNCTION, "() -> ()", FunctionType()),)
+)
+THIRD_PARTY = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Runtime:
+    name: str
+
+    def recognises(self, module):
+        return any(each.module == "env" for each in module.imports)
+
+    def host_functions(self, module):
+        return {}
+
+    def signatures(self, module):
+        return []
+
+    def bind(self, module, function):
+        return None
+
+    def preparation(self, module):
+        raise NotImplementedError
+
+
+RUNTIME = Runtime("NAME")
+"""
+
+
+def add_runtime(directory: Path, folder: str, *, name: str, host: str = THIRD_PARTY) -> None:
+    home = directory / folder
+    home.mkdir(parents=True)
+    (home / "runtime.toml").write_text(f'name = "{name}"\nhost = "host.py"\n', encoding="utf-8")
+    (home / "host.py").write_text(host.replace("NAME", name), encoding="utf-8")
+
+
+def manager(*directories: Path) -> RuntimeManager:
+    return RuntimeManager(RuntimeConfig(directories=tuple(map(str, directories))))
+
+
+def fault(*directories: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        manager(*directories)
+    return caught.value.message
+
+
+# --- finding ----------------------------------------------------------------------------------------------
+
+
+def test_the_core_runtime_is_always_there() -> None:
+    assert manager().names == ("core",)
+
+
+@pytest.mark.parametrize("artifact_type", ["", "wasm", "core"])
+def test_a_plain_module_finds_the_core_runtime(artifact_type: str) -> None:
+    found = manager().find(artifact_type, PLAIN_MODULE)
+    assert (found.name, type(found).__name__) == ("core", type(RUNTIME).__name__)
+    assert isinstance(found, Runtime)
+
+
+def test_a_runtime_that_is_not_there_is_refused_by_name_and_the_others_are_named(tmp_path: Path) -> None:
+    add_runtime(tmp_path, "lua", name="lua")
+    with pytest.raises(UnknownRuntime) as caught:
+        manager(tmp_path).find("python\n", PLAIN_MODULE)
+    assert caught.value.message == r"there is no runtime 'python\n'; this server has: core, lua"
+
+
+@pytest.mark.parametrize("artifact_type", ["", "wasm"])
+def test_a_module_that_no_runtime_recognises_is_refused(artifact_type: str) -> None:
+    with pytest.raises(UnknownRuntime, match="recognises the module"):
+        manager().find(artifact_type, FOREIGN_MODULE)
+
+
+def test_a_runtime_that_is_named_is_not_asked_whether_it_recognises_the_module() -> None:
+    assert manager().find("core", FOREIGN_MODULE).name == "core"
+
+
+# --- other runtimes ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_a_third_party_is_loaded_and_found_by_name_and_by_module(tmp_path: Path) -> None:
+    add_runtime(tmp_path, "any-folder", name="lua")
+    runtimes = manager(tmp_path)
+    assert runtimes.names == ("core", "lua")
+    assert runtimes.find("lua", PLAIN_MODULE).name == "lua"
+    assert runtimes.find("wasm", FOREIGN_MODULE).name == "lua"
+    assert runtimes.find("wasm", PLAIN_MODULE).name == "core"
+
+
+def test_several_directories_and_folders_are_searched(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    add_runtime(one, "a", name="a")
+    add_runtime(one, "b", name="b")
+    add_runtime(other, "a", name="c")
+    (other / "no-runtime").mkdir()
+    (other / "README").write_text("nothing to load", encoding="utf-8")
+    assert manager(one, other).names == ("a", "b", "c", "core")
+
+
+@pytest.mark.parametrize("name", ["core", "lua"])
+def test_two_runtimes_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    add_runtime(tmp_path, "first", name="lua")
+    add_runtime(tmp_path, "second", name=name)
+    message = fault(tmp_path)
+    assert f"a runtime named '{name}' exists already" in message
+    assert str(tmp_path / "second") in message
+
+
+class Lua(CoreRuntime):
+    """The core runtime by another name."""
+
+    name = "lua"
+
+
+def add_entry_point(monkeypatch: pytest.MonkeyPatch, load: Callable[[], object]) -> None:
+    entry = SimpleNamespace(name="lua", value="lua_runtime:RUNTIME", load=load)
+    monkeypatch.setattr("spear_wasm.runtime.entry_points", lambda group: [entry])
+
+
+def test_an_entry_point_is_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    add_entry_point(monkeypatch, Lua)
+    assert manager().names == ("core", "lua")
+
+
+def test_a_runtime_from_a_folder_runs_guests(tmp_path: Path, workshop: Workshop) -> None:
+    own = Path(__file__).parents[2] / "runtimes" / "core" / "host.py"
+    add_runtime(
+        tmp_path, "other", name="other", host=own.read_text(encoding="utf-8").replace('"core"', '"other"')
+    )
+    _, module = workshop.compiled("calc")
+    other = manager(tmp_path).find("other", module)
+    assert [each.name for each in other.signatures(module)] == [
+        each.name for each in RUNTIME.signatures(module)
+    ]
+
+
+# --- the operator's mistakes ------------------------------------------------------------------------------
+
+
+def test_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert fault(tmp_path / "missing") == f"the runtimes directory {tmp_path / 'missing'} does not exist"
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        (b"name = ", "runtime.toml"),
+        (b"\xff", "runtime.toml"),
+        (b'name = "lua"', "lacks 'host'"),
+        (b'name = "lua"\nhost = 7', "runtime.toml"),
+        (b'name = "lua"\nhost = "host.txt"', "not a Python file"),
+        (b'name = "lua"\nhost = "missing.py"', "missing.py does not load: FileNotFoundError"),
+    ],
+)
+def test_a_description_that_is_wrong_is_refused_with_its_path(
+    tmp_path: Path, description: bytes, words: str
+) -> None:
+    add_runtime(tmp_path, "lua", name="lua")
+    (tmp_path / "lua" / "runtime.toml").write_bytes(description)
+    message = fault(tmp_path)
+    assert words in message
+    assert str(tmp_path / "lua") in message
+
+
+def test_an_entry_point_that_does_not_load_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> object:
+        raise ImportError("no module of that name")
+
+    add_entry_point(monkeypatch, load)
+    assert fault() == "lua_runtime:RUNTIME does not load: ImportError: no module of that name"
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("import no_such_module_anywhere", "does not load: ModuleNotFoundError"),
+        ("def (", "does not load: SyntaxError"),
+        ("1 / 0", "does not load: ZeroDivisionError"),
+        ("", "its RUNTIME is not a runtime"),
+        ("RUNTIME = 'lua'", "its RUNTIME is not a runtime"),
+    ],
+)
+def test_a_host_file_that_does_not_load_or_holds_no_runtime_is_refused(
+    tmp_path: Path, host: str, words: str
+) -> None:
+    add_runtime(tmp_path, "lua", name="lua", host=host)
+    message = fault(tmp_path)
+    assert words in message
+    assert str(tmp_path / "lua") in message
