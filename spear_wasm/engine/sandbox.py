@@ -179,11 +179,14 @@ class Sandbox:
             capi.call_future_delete(future)
         trap, error = _POINTERS.unpack_from(self._buffer, _TRAP_AT)
         if trap or error:
-            fault = take_trap(trap) if trap else take_error(error)
-            if self._parked is not None:
-                parked, self._parked = self._parked, None
-                raise parked
-            raise fault
+            raise self._take_fault(trap, error)
+
+    def _take_fault(self, trap: int, error: int) -> BaseException:
+        # Not in `_drive`: its frame, to which the traceback leads, would keep the fault and so itself, and with
+        # it the call's arguments, until the garbage collector comes.
+        fault = take_trap(trap) if trap else take_error(error)
+        parked, self._parked = self._parked, None
+        return fault if parked is None else parked
 
     def read_memory(self, address: int, length: int) -> bytes:
         """A copy of a range of the guest's memory (both taken as unsigned 32-bit numbers).

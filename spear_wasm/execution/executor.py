@@ -99,7 +99,7 @@ class Executor:
 
     def defer(self, chore: Callable[[], None]) -> None:
         """Do something that takes milliseconds, on a thread that no guest and no deadline waits for."""
-        self._chores.submit(chore)
+        self._chores.submit(_do_chore, chore)
 
     def runnable(self) -> int:
         """Fibers that wait for a turn."""
@@ -169,6 +169,13 @@ class Executor:
         if fiber.timer is not None:
             self.cancel_timer(fiber.timer)
         fiber.end(outcome)
+
+
+def _do_chore(chore: Callable[[], None]) -> None:
+    try:
+        chore()
+    except Exception:
+        log.exception("executor chore failed")
 
 
 def _out_of_time() -> GuestFault:

@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Generator
 from enum import Enum, auto
 
+import structlog
+
 from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.execution.timers import Timer
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
+
+log = structlog.get_logger()
 
 Run = Generator[None, None, "tuple[TypedValue, ...]"]
 Ended = Callable[["Fiber", Outcome, Usage], None]
@@ -77,7 +81,11 @@ class Fiber:
 
     def kill(self, fault: GuestFault) -> Outcome:
         """Unwind the guest, on whatever thread owns the fiber; the outcome to end it with."""
-        self._run.close()
+        try:
+            self._run.close()
+        except Exception:
+            # A bug in a runtime's clean-up: the guest is unwound all the same, and its end must be reported.
+            log.exception("guest's clean-up failed")
         return fault.outcome()
 
     def end(self, outcome: Outcome) -> None:

@@ -300,7 +300,7 @@ class TaskExecutionManager:
 
             fiber = Fiber(
                 sandbox,
-                _preparation_run(prepare(sandbox)),
+                _preparation_run(sandbox, prepare),
                 deadline=time.monotonic() + task.limits.max_wall_time_ms / 1000,
                 cpu_limit_ms=task.limits.max_cpu_time_ms,
                 on_end=ended,
@@ -389,8 +389,10 @@ def _guest_run(
     return (yield from execution.function.binding.steps(sandbox, execution.arguments, execution.limits))
 
 
-def _preparation_run(steps: Generator[None, None, None]) -> Generator[None, None, tuple[TypedValue, ...]]:
-    yield from steps
+def _preparation_run(
+    sandbox: Sandbox, prepare: Callable[[Sandbox], Generator[None, None, None]]
+) -> Generator[None, None, tuple[TypedValue, ...]]:
+    yield from prepare(sandbox)
     return ()
 
 

@@ -21,7 +21,9 @@ from spear_wasm.model import Json, Outcome, Parameter, TypedValue
 from tests.execution.fake_fibers import PATIENCE
 from tests.workshop import wasm_of
 
-STOCK = ("calc", "hostile", "initialize", "initialize_spin", "initialize_trap", "big_memory", "no_memory")
+STOCK = (
+    "big_memory", "calc", "hostile", "initialize", "initialize_spin", "initialize_trap", "no_memory", "text",
+)  # fmt: skip
 
 _numbers = itertools.count(1)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.execution.executor import Executor
@@ -214,6 +215,22 @@ def test_a_guest_that_is_killed_before_it_is_started_never_runs(executor: Execut
     assert guest.polled == 0
 
 
+def untidy(clock: FakeClock) -> Run:
+    try:
+        clock.use(2 * MS)
+        yield
+    finally:
+        raise KeyError("no such thing to put away")
+
+
+def test_a_guest_whose_clean_up_fails_ends_all_the_same(executor: Executor, clock: FakeClock) -> None:
+    fiber = FakeFiber(untidy(clock))
+    with held(executor):
+        executor.start(fiber, on_the_spot=True)
+        executor.kill(fiber, CANCELLED)
+    assert fiber.outcome().status is ExecutionStatus.CANCELLED
+
+
 def test_nothing_happens_to_a_guest_that_has_ended(executor: Executor) -> None:
     fiber = FakeFiber(Guest().run())
     executor.start(fiber)
@@ -340,16 +357,20 @@ def broken() -> None:
     raise RuntimeError("a bug")
 
 
-def test_threads_survive_what_a_chore_a_deadline_or_an_end_raises(executor: Executor) -> None:
+def test_threads_survive_what_a_chore_a_deadline_or_an_end_raises_and_log_it(executor: Executor) -> None:
     done = threading.Event()
-    executor.defer(broken)
-    executor.defer(done.set)
-    executor.at(time.monotonic(), broken)
-    executor.start(FakeFiber(Guest().run(), then=broken))
-    fiber = FakeFiber(Guest(slices=2).run())
-    executor.start(fiber)
-    assert fiber.outcome().status is ExecutionStatus.COMPLETED
-    assert done.wait(PATIENCE)
+    with capture_logs() as logged:
+        executor.defer(broken)
+        executor.defer(done.set)
+        executor.at(time.monotonic(), broken)
+        executor.start(FakeFiber(Guest().run(), then=broken))
+        fiber = FakeFiber(Guest(slices=2).run())
+        executor.start(fiber)
+        assert fiber.outcome().status is ExecutionStatus.COMPLETED
+        assert done.wait(PATIENCE)
+    assert sorted(entry["event"] for entry in logged) == [
+        "executor chore failed", "executor turn failed", "executor turn failed",
+    ]  # fmt: skip
 
 
 def test_what_an_end_sets_off_may_use_the_executor(executor: Executor) -> None:

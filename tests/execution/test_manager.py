@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
+from spear_wasm.engine.sandbox import Sandbox, Steps
 from spear_wasm.errors import (
     ExecutionExists,
     FunctionNotFound,
@@ -176,6 +179,21 @@ def test_sandboxes_that_cannot_be_prepared_do_not_keep_the_host_busy(guests: Gue
     assert guests.run(task, "answer").status is FAILED
     until(lambda: not guests.manager._preparing)
     assert guests.host.registration._pools._capacity.taken == 0
+
+
+def test_a_runtime_that_fails_to_prepare_a_sandbox_says_so_to_the_pool_and_harms_nobody_else(
+    guests: Guests,
+) -> None:
+    task = guests.task("calc")
+    told: queue.Queue[bool] = queue.Queue()
+
+    def broken(_: Sandbox) -> Steps:
+        raise KeyError("a bug")
+
+    with closing(task.linkages[False].pool.take(task.limits, fresh=True)) as sandbox:
+        guests.manager.prepare_later(task, broken)(sandbox, told.put)
+        assert told.get(timeout=PATIENCE) is False
+    assert guests.values(task, "add", 1, 2) == (3,)
 
 
 # --- the calling thread -----------------------------------------------------------------------------------
@@ -496,11 +514,15 @@ def test_a_large_guests_answer_does_not_wait_for_its_memory_to_be_cleared(guests
 
 @pytest.mark.parametrize("on_the_spot", [False, True])
 def test_a_call_leaves_nothing_for_the_garbage_collector(guests: Guests, on_the_spot: bool) -> None:
-    task = guests.task()
+    task, alone, text = guests.task(), guests.task(limits=ONE_AT_A_TIME), guests.task("text")
     calls: list[Callable[[], object]] = [
         lambda: guests.run(task, "spin_for", 1, on_the_spot=on_the_spot),
         lambda: guests.run(task, "spin", budget_ms=5),
         lambda: guests.cancel(guests.spinning(task)),
+        lambda: guests.cancel(guests.spinning(alone), guests.spinning(alone)),
+        lambda: guests.run(task, "grow_forever"),
+        lambda: guests.run(task, "unreachable", on_the_spot=on_the_spot),
+        lambda: guests.run(text, "fail_with", "no", on_the_spot=on_the_spot),
     ]
     for call in calls:
         call()
