@@ -6,6 +6,7 @@
     │   ├── ArtifactTooLarge        INVALID_ARGUMENT     above the server's ceiling for one artifact
     │   ├── ChecksumMismatch        INVALID_ARGUMENT     the bytes are not the ones that were announced
     │   ├── CompileRefused          INVALID_ARGUMENT     compiling took more than one upload may take
+    │   ├── CompilerKilled          UNAVAILABLE          something outside ended the compilation
     │   ├── ArtifactNotFound        NOT_FOUND
     │   ├── VersionExists           ALREADY_EXISTS       versions do not move
     │   ├── ArtifactInUse           FAILED_PRECONDITION  tasks refer to it
@@ -108,6 +109,10 @@ class ChecksumMismatch(ArtifactError, status=StatusCode.INVALID_ARGUMENT):
 
 class CompileRefused(ArtifactError, status=StatusCode.INVALID_ARGUMENT):
     """Compiling the module took more time or memory than one upload may take."""
+
+
+class CompilerKilled(ArtifactError, status=StatusCode.UNAVAILABLE):
+    """Something outside ended a compilation that broke no limit: the host's fault, not the module's."""
 
 
 class ArtifactNotFound(ArtifactError, status=StatusCode.NOT_FOUND):

@@ -64,7 +64,8 @@ def _limit_this_process(job: Job) -> None:
     with contextlib.suppress(OSError):  # a kernel without it: the parent's own clean-up is left
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_CPU, (job.cpu_seconds, job.cpu_seconds))
+    # At the hard limit the kernel sends SIGKILL, as its out-of-memory killer does; at the soft one SIGXCPU.
+    resource.setrlimit(resource.RLIMIT_CPU, (job.cpu_seconds, job.cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The engine reserves a slot of the ceiling's size, which is address space, not memory.
     address_space = job.memory_bytes + job.settings.max_memory_bytes

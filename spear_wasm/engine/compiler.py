@@ -19,7 +19,7 @@ from spear_wasm.engine.binary import ModuleCeiling
 from spear_wasm.engine.compilation import Compilation
 from spear_wasm.engine.compile_child import Job, Report
 from spear_wasm.engine.settings import EngineSettings
-from spear_wasm.errors import CompileRefused, InvalidArtifact, ServerDraining
+from spear_wasm.errors import CompileRefused, CompilerKilled, InvalidArtifact, ServerDraining
 
 
 class Compiler:
@@ -46,6 +46,7 @@ class Compiler:
         Raises:
             InvalidArtifact: it is no module that we run, or does not compile.
             CompileRefused: compiling it took more time or memory than one compilation may.
+            CompilerKilled: something outside ended the compilation.
             ServerDraining: `close` was called.
         """
         job = self._job(wasm, output, metered=metered)
@@ -130,8 +131,13 @@ class Compiler:
         with self._lock:
             self._children.discard(child)
 
-    def _why_it_died(self, returncode: int, complaint: bytes) -> CompileRefused:
-        if returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+    def _why_it_died(self, returncode: int, complaint: bytes) -> CompileRefused | CompilerKilled:
+        if returncode == -signal.SIGKILL:
+            return CompilerKilled(
+                "something killed the compilation, most likely because the server's machine ran out of memory; "
+                "try again later"
+            )
+        if returncode == -signal.SIGXCPU:
             return CompileRefused(
                 f"compiling the module took more than {self._config.max_cpu_time:g} s of CPU time",
                 limit="max_cpu_time",

@@ -24,7 +24,7 @@ from spear_wasm.config import CompileConfig, Seconds, Size
 from spear_wasm.engine.compile_child import NICENESS
 from spear_wasm.engine.compiler import Compiler
 from spear_wasm.engine.settings import EngineSettings
-from spear_wasm.errors import CompileRefused, InvalidArtifact, ServerDraining
+from spear_wasm.errors import CompileRefused, CompilerKilled, InvalidArtifact, ServerDraining
 from spear_wasm.model import WASM_PAGE_BYTES
 from tests.engine.modules_by_hand import (
     CODE,
@@ -303,6 +303,18 @@ def test_a_child_killed_by_another_signal_is_a_refusal_that_says_so(
     assert caught.value.metadata == {"status": str(-signal.SIGSEGV)}
 
 
+def test_a_child_that_is_killed_from_outside_is_our_fault_and_not_the_modules(
+    make_compiler: MakeCompiler, compilations: Compilations
+) -> None:
+    compiler = make_compiler(ROOMY)
+    held = compilations.begin(compiler)
+    held.wait_for_child()
+    os.kill(compiler.child_pids()[0], signal.SIGKILL)
+    with pytest.raises(CompilerKilled, match="something killed the compilation"):
+        held.result.result()
+    held.let_go()
+
+
 # --- the child --------------------------------------------------------------------------------------------
 
 
@@ -326,7 +338,7 @@ def test_a_child_knows_nothing_of_our_environment(child: psutil.Process) -> None
 
 def test_a_child_is_limited_and_steps_back_behind_calls(child: psutil.Process) -> None:
     address_space = (300 << 20) + PLAIN.max_memory_bytes
-    assert child.rlimit(resource.RLIMIT_CPU) == (7, 7)
+    assert child.rlimit(resource.RLIMIT_CPU) == (7, 8)
     assert child.rlimit(resource.RLIMIT_AS) == (address_space, address_space)
     assert child.rlimit(resource.RLIMIT_CORE) == (0, 0)
     assert child.nice() == NICENESS

@@ -6,10 +6,12 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 import wasmtime
 
@@ -159,6 +161,21 @@ def _wrong_checksum(server: Server) -> Refusal:
 @provokes(errors.CompileRefused)
 def _compile_bomb(server: Server) -> Refusal:
     return refused(errors.CompileRefused, lambda: server.upload(compile_bomb(), fresh("artifact")))
+
+
+@provokes(errors.CompilerKilled)
+def _killed_compiler(server: Server) -> Refusal:
+    children = psutil.Process(server.process.pid).children
+
+    def kill_what_compiles() -> None:
+        until(lambda: bool(children()))
+        children()[0].kill()
+
+    with ThreadPoolExecutor(1) as threads:
+        killed = threads.submit(kill_what_compiles)
+        refusal = refused(errors.CompilerKilled, lambda: server.upload(compile_bomb(), fresh("artifact")))
+        killed.result()
+    return refusal
 
 
 @provokes(errors.ArtifactNotFound)
