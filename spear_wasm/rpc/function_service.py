@@ -234,6 +234,10 @@ def _check_modes(request: pb.InvokeFunctionRequest) -> None:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
     if request.context.max_retries:
         raise Unimplemented("this server does not retry; leave context.max_retries at 0")
+    if request.context.environment:
+        raise InvalidRequest(
+            "the runtimes of this server give their guests no environment variables; leave context.environment empty"
+        )
     if not request.function_name:
         raise InvalidRequest("function_name is empty")
 

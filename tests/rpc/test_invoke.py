@@ -270,6 +270,18 @@ def test_an_environment_that_no_guest_of_the_task_would_see_is_refused(server: S
     refused(InvalidRequest, lambda: server.call("calc", "answer", spec={"environment": environment}))
 
 
+def test_an_environment_of_a_call_is_refused_before_anything_happens(server: Server) -> None:
+    name, environment = fresh("task"), context(environment={"LANG": "C"})
+    refusal = refused(
+        InvalidRequest, lambda: server.call("calc", "answer", task_name=name, context=environment)
+    )
+    assert "context.environment" in refusal.message
+    assert not server.get_task(name).found
+    task = server.task("calc")
+    refused(InvalidRequest, lambda: server.invoke(task_id=task, function_name="answer", context=environment))
+    assert server.get_task(task).task.execution_count == 0
+
+
 @pytest.mark.parametrize("priority", [0, 1, 9])
 def test_a_priority_is_0_to_9(priority: int, server: Server) -> None:
     assert value_of(server.call("calc", "answer", priority=priority)) == 42
