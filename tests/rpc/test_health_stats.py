@@ -70,8 +70,8 @@ def test_cpu_is_what_was_used_since_the_last_look(quiet: Server) -> None:
 
 
 def test_executions_show_while_they_last(quiet: Server) -> None:
-    ended = quiet.health().details.total_executions
     task = quiet.task("hostile", resource_limits=limits(max_concurrency=1))
+    ended = quiet.health().details.total_executions
     request = pb.InvokeFunctionRequest(task_id=task, function_name="spin")
     guests = [quiet.functions.InvokeFunction.future(request) for _ in range(2)]
     quiet.wait_for_load(1, 1)
