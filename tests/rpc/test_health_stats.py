@@ -152,6 +152,18 @@ def test_the_last_hours_are_counted_apart(quiet: Server) -> None:
     refused(InvalidRequest, lambda: quiet.stats(time_range_hours=-1))
 
 
+def test_functions_of_deleted_tasks_stay_counted(quiet: Server) -> None:
+    name = fresh("task")
+    quiet.call("calc", "divide", 4, 2, task_name=name)
+    before = [quiet.stats(time_range_hours=hours).execution_stats for hours in (0, 1)]
+    quiet.delete_task(name)
+    after = [quiet.stats(time_range_hours=hours).execution_stats for hours in (0, 1)]
+    assert [stats.executions_by_function for stats in after] == [
+        stats.executions_by_function for stats in before
+    ]
+    assert all(stats.executions_by_function["divide"] >= 1 for stats in after)
+
+
 def test_a_sandbox_in_use_is_an_instance(quiet: Server) -> None:
     guest = quiet.call_later("hostile", "spin", context=context(timeout_ms=400))
     quiet.wait_for_load(1)
