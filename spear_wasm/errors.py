@@ -58,6 +58,10 @@ class StatusCode(IntEnum):
     UNAUTHENTICATED = 16
 
 
+RETRY_WHEN_FULL_SECONDS = 10.0
+"""The hint with a RESOURCE_EXHAUSTED that knows no better: somebody has to delete something first."""
+
+
 class SpearError(Exception):
     """Root of the tree.
 
@@ -65,7 +69,8 @@ class SpearError(Exception):
         status: the gRPC status that callers see.
         reason: the ErrorInfo reason, UPPER_SNAKE_CASE, unique in the tree.
         metadata: small facts for programs (names, numbers); values may hold caller- or guest-chosen text.
-        retry_after: seconds after which the same call may succeed, or None where waiting does not help.
+        retry_after: seconds after which the same call may succeed, or None where waiting does not help. What
+            is exhausted may come free again, so every RESOURCE_EXHAUSTED has one.
     """
 
     status: ClassVar[StatusCode] = StatusCode.INTERNAL
@@ -75,6 +80,8 @@ class SpearError(Exception):
     def __init__(self, message: str, *, retry_after: float | None = None, **metadata: object) -> None:
         super().__init__(message)
         self.message = message
+        if retry_after is None and self.status is StatusCode.RESOURCE_EXHAUSTED:
+            retry_after = RETRY_WHEN_FULL_SECONDS
         self.retry_after = retry_after
         self.metadata = {key: str(value) for key, value in metadata.items()}
 

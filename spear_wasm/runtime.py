@@ -100,13 +100,17 @@ class RuntimeManager:
         own = next((path for path in _own_folders() if path.is_dir()), None)
         for directory in ([own] if own else []) + [Path(each) for each in config.directories]:
             for folder in _runtime_folders(directory):
-                self._add(_load(folder), source=str(folder))
+                self._add(*_load(folder), source=str(folder))
         for entry in entry_points(group="spear_wasm.runtimes"):
-            self._add(_loaded(entry.load, entry.value), source=entry.value)
+            self._add(entry.name, _loaded(entry.load, entry.value), source=entry.value)
 
-    def _add(self, runtime: object, source: str) -> None:
+    def _add(self, announced: str, runtime: object, source: str) -> None:
         if not isinstance(runtime, Runtime):
             raise ConfigurationError(f"{source}: its RUNTIME is not a runtime")
+        if runtime.name != announced:
+            raise ConfigurationError(
+                f"{source}: it is announced as {announced!r}, but its RUNTIME is named {runtime.name!r}"
+            )
         if runtime.name in self._runtimes:
             raise ConfigurationError(f"{source}: a runtime named {runtime.name!r} exists already")
         self._runtimes[runtime.name] = runtime
@@ -154,10 +158,11 @@ def _runtime_folders(directory: Path) -> list[Path]:
     return sorted(path.parent for path in directory.glob("*/runtime.toml"))
 
 
-def _load(folder: Path) -> object:
+def _load(folder: Path) -> tuple[str, object]:
+    """The name in a folder's runtime.toml, and the RUNTIME of its host file."""
     try:
         description = tomllib.loads((folder / "runtime.toml").read_text(encoding="utf-8"))
-        path = folder / description["host"]
+        name, path = str(description["name"]), folder / description["host"]
     except KeyError as error:
         raise ConfigurationError(f"{folder}/runtime.toml: it lacks {error}") from error
     except (OSError, TypeError, ValueError) as error:
@@ -168,7 +173,7 @@ def _load(folder: Path) -> object:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses, for one, look up what a module defines
     _loaded(partial(spec.loader.exec_module, module), str(path))
-    return getattr(module, "RUNTIME", None)
+    return name, getattr(module, "RUNTIME", None)
 
 
 def _loaded(load: Callable[[], object], source: str) -> object:

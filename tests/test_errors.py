@@ -72,6 +72,13 @@ def test_an_error_carries_its_message_its_facts_as_text_and_a_hint_when_to_try_a
     assert error.metadata == {"waiting": "2000"}
 
 
+@pytest.mark.parametrize("error", CLASSES, ids=lambda error: error.__name__)
+def test_what_is_exhausted_always_says_when_to_try_again(error: type[SpearError]) -> None:
+    expected = errors.RETRY_WHEN_FULL_SECONDS if error.status is StatusCode.RESOURCE_EXHAUSTED else None
+    assert error("no").retry_after == expected
+    assert error("no", retry_after=0.5).retry_after == 0.5
+
+
 def test_waiting_does_not_help_unless_the_error_says_so() -> None:
     assert errors.TaskNotFound("there is no such task").retry_after is None
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spear_wasm.model import ExecutionStatus
 
 KEPT_HOURS = 24 * 31
+MAX_FUNCTIONS = 100
+"""Functions that a tally counts by name: guests choose names, and as many as they like."""
+MAX_NAME_CHARS = 200
+"""Names are cut here, for the same reason."""
+OTHERS = "(others)"
+"""The name for what is counted by no name of its own."""
 
 
 @dataclass(slots=True)
@@ -18,6 +24,8 @@ class Tally:
     cancelled: int = 0
     run_seconds: float = 0.0
     response_seconds: float = 0.0
+    by_function: dict[str, int] = field(default_factory=dict)
+    """How many of all that ended, by function name."""
 
     @property
     def ended(self) -> int:
@@ -39,7 +47,9 @@ class Tally:
         """From admission to end."""
         return 1000 * self.response_seconds / self.ended if self.ended else 0.0
 
-    def count(self, status: ExecutionStatus, run_seconds: float, response_seconds: float) -> None:
+    def count(
+        self, status: ExecutionStatus, run_seconds: float, response_seconds: float, function: str
+    ) -> None:
         """One more has ended. Timeouts count as failed."""
         if status is ExecutionStatus.COMPLETED:
             self.completed += 1
@@ -49,6 +59,16 @@ class Tally:
             self.failed += 1
         self.run_seconds += run_seconds
         self.response_seconds += response_seconds
+        self._count_name(function[:MAX_NAME_CHARS])
+
+    def _count_name(self, name: str) -> None:
+        counts = self.by_function
+        named = len(counts) - (OTHERS in counts)
+        if name not in counts and named >= MAX_FUNCTIONS:
+            # So the names that are called most keep their counts, whatever others come and go.
+            rarest = min(counts.keys() - {OTHERS}, key=counts.__getitem__)
+            counts[OTHERS] = counts.get(OTHERS, 0) + counts.pop(rarest)
+        counts[name] = counts.get(name, 0) + 1
 
     def add(self, other: Tally) -> None:
         """Include another tally."""
@@ -57,6 +77,8 @@ class Tally:
         self.cancelled += other.cancelled
         self.run_seconds += other.run_seconds
         self.response_seconds += other.response_seconds
+        for name, count in other.by_function.items():
+            self.by_function[name] = self.by_function.get(name, 0) + count
 
 
 class Counters:
@@ -66,16 +88,23 @@ class Counters:
         self.total = Tally()
         self._hours: dict[int, Tally] = {}
 
-    def count(self, status: ExecutionStatus, run_seconds: float, response_seconds: float, now: float) -> None:
-        """An execution ended at `now` (seconds since the epoch)."""
-        self.total.count(status, run_seconds, response_seconds)
+    def count(
+        self,
+        status: ExecutionStatus,
+        run_seconds: float,
+        response_seconds: float,
+        function: str,
+        now: float,
+    ) -> None:
+        """An execution of a function ended at `now` (seconds since the epoch)."""
+        self.total.count(status, run_seconds, response_seconds, function)
         hour = int(now // 3600)
         tally = self._hours.get(hour)
         if tally is None:
             tally = self._hours[hour] = Tally()
             for old in [each for each in self._hours if each <= hour - KEPT_HOURS]:
                 del self._hours[old]
-        tally.count(status, run_seconds, response_seconds)
+        tally.count(status, run_seconds, response_seconds, function)
 
     def since(self, hours: int, now: float) -> Tally:
         """The tally of the last so many hours, the present one included; 0 means since the start."""

@@ -246,6 +246,7 @@ class TaskExecutionManager:
                 outcome.status,
                 execution.run_seconds,
                 execution.ended - execution.accepted,
+                execution.function.name,
                 execution.completed_at,
             )
             if not task.deleted:

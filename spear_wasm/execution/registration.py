@@ -88,6 +88,16 @@ class TaskRegistration:
         Raises:
             InvalidRequest, ArtifactError, TaskError, GuestRuntimeError: why there can be none.
         """
+        return self.establish(self.plan(spec, name, description))
+
+    def plan(self, spec: ArtifactSpec, name: str = "", description: str = "") -> Task:
+        """The task that has this name, if it does the same work, or a new one that nobody sees yet.
+
+        Calls can be checked against a planned task; it holds nothing, and may be dropped.
+
+        Raises:
+            InvalidRequest, ArtifactError, TaskError, GuestRuntimeError: why there can be none.
+        """
         _check_bounds(spec, description)
         artifact = self._resolve(spec)
         name = name or _default_name(spec, artifact)
@@ -106,7 +116,21 @@ class TaskRegistration:
         if existing is not None:
             return existing
         self._registry.check_room()
+        runtime.host_functions(artifact.module)  # raises where there are not all that the module imports
         task = self._make(record)
+        task.module = artifact.module
+        return task
+
+    def establish(self, task: Task) -> Task:
+        """Link a planned task and put it into service; the one that exists where another thread was faster.
+
+        A task that has been in service is returned as it is.
+
+        Raises:
+            ArtifactError, TaskError, GuestRuntimeError: why it cannot be; nothing of it stays.
+        """
+        if not task.is_planned:
+            return task
         self.link(task, metered=task.limits.max_fuel != 0)
         added = None
         try:

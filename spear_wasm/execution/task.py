@@ -70,7 +70,10 @@ class TaskPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """What is kept of a task on disk. Times are milliseconds since the epoch; `sequence` orders creation."""
+    """What is kept of a task on disk. Times are milliseconds since the epoch.
+
+    `sequence` orders creation, from 1; 0 means that it is not on disk yet.
+    """
 
     task_id: str
     name: str
@@ -151,8 +154,13 @@ class Task:
         """The name that callers use."""
         return self.record.name
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether it has not been in service yet."""
+        return self.record.sequence == 0
+
     def function(self, name: str) -> TaskFunction:
-        """A function by its export name. The task must have been linked.
+        """A function by its export name. The task must have been planned or linked by this process.
 
         Raises:
             FunctionNotFound: the artifact exports no callable function of that name.

@@ -16,6 +16,7 @@ from spear_wasm.rpc import convert
 from spear_wasm.rpc.convert import saturated
 
 if TYPE_CHECKING:
+    from spear_wasm.execution.counters import Tally
     from spear_wasm.execution.task import Task
     from spear_wasm.host import Host
 
@@ -156,13 +157,13 @@ class Figures:
         if tasks:
             response.task_stats.CopyFrom(_task_stats(known))
         if executions:
-            response.execution_stats.CopyFrom(self._execution_stats(known, hours))
+            response.execution_stats.CopyFrom(self._execution_stats(hours))
         return response
 
     def _ready_sandboxes(self, known: list[Task]) -> int:
         return sum(linkage.pool.stats().ready for task in known for linkage in list(task.linkages.values()))
 
-    def _execution_stats(self, known: list[Task], hours: int) -> pb.ExecutionStats:
+    def _execution_stats(self, hours: int) -> pb.ExecutionStats:
         stats = self._host.manager.stats(hours)
         return pb.ExecutionStats(
             running_executions=saturated(stats.running),
@@ -171,7 +172,7 @@ class Figures:
             failed_executions=saturated(stats.tally.failed),
             average_execution_time_ms=stats.tally.average_run_ms,
             success_rate_percent=stats.tally.success_percent,
-            executions_by_function=_by_function(known),
+            executions_by_function=_most_called(stats.tally),
         )
 
 
@@ -189,12 +190,7 @@ def _task_stats(known: list[Task]) -> pb.TaskStats:
     )
 
 
-def _by_function(known: list[Task]) -> dict[str, int]:
-    """Executions since the start by function name, for the names most called."""
-    counts: dict[str, int] = {}
-    for task in known:
-        for function in list(task.functions.values()):
-            name = function.name[: convert.MAX_NAME_CHARS]
-            counts[name] = counts.get(name, 0) + function.executions
-    most = sorted(counts.items(), key=lambda item: -item[1])[:MOST_LISTED]
-    return {name: saturated(count) for name, count in most if count}
+def _most_called(tally: Tally) -> dict[str, int]:
+    """Executions by function name, for the names most called."""
+    most = sorted(tally.by_function.items(), key=lambda item: -item[1])[:MOST_LISTED]
+    return {name: saturated(count) for name, count in most}

@@ -103,9 +103,16 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         if task is None or task.deleted:
             spec = convert.spec_from(request.artifact_spec)
             name, description = request.task_name, request.task_description
-            task = await self._registrations.run(
-                key, lambda: self._host.registration.register(spec, name, description)
+            registration = self._host.registration
+            task = planned = await self._registrations.run(
+                ("plan", key), lambda: registration.plan(spec, name, description)
             )
+            if planned.is_planned:
+                # Before anybody can see the task: a call that is refused leaves none behind.
+                _check_call(_call_from(request, planned, None))
+                task = await self._registrations.run(
+                    ("establish", key), lambda: registration.establish(planned)
+                )
             if generation == self._generation:
                 self._known_specs[key] = task
         return task
@@ -234,8 +241,18 @@ def _check_modes(request: pb.InvokeFunctionRequest) -> None:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
     if request.context.max_retries:
         raise Unimplemented("this server does not retry; leave context.max_retries at 0")
+    if request.context.environment:
+        raise InvalidRequest(
+            "the runtimes of this server give their guests no environment variables; leave context.environment empty"
+        )
     if not request.function_name:
         raise InvalidRequest("function_name is empty")
+
+
+def _check_call(call: Call) -> None:
+    """Refuse what the manager would refuse whenever it is asked: function, parameters, limits."""
+    limits = call.task.limits.for_call(call.limits)
+    call.task.function(call.function).binding.arguments(call.parameters, limits)
 
 
 def _asks_for_existing(request: pb.InvokeFunctionRequest) -> bool:

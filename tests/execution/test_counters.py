@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_wasm.execution.counters import KEPT_HOURS, Counters, Tally
+from spear_wasm.execution.counters import (
+    KEPT_HOURS,
+    MAX_FUNCTIONS,
+    MAX_NAME_CHARS,
+    OTHERS,
+    Counters,
+    Tally,
+)
 from spear_wasm.execution.state import FINAL
 from spear_wasm.model import ExecutionStatus
 
@@ -21,7 +28,7 @@ ends = st.tuples(st.sampled_from(sorted(FINAL)), st.integers(0, 50), st.integers
 def counted(*statuses: ExecutionStatus) -> Tally:
     tally = Tally()
     for status in statuses:
-        tally.count(status, 0.5, 2.0)
+        tally.count(status, 0.5, 2.0, "run")
     return tally
 
 
@@ -50,7 +57,7 @@ def test_averages_are_over_all_that_ended() -> None:
 def test_the_present_hour_is_one_of_the_last_hours() -> None:
     counters = Counters()
     for hours_ago in (0, 1, 2):
-        counters.count(ExecutionStatus.COMPLETED, 0, 0, NOON - hours_ago * HOUR)
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON - hours_ago * HOUR)
     assert [counters.since(hours, NOON + HOUR - 1).ended for hours in (1, 2, 3, 99, 0)] == [1, 2, 3, 3, 3]
     assert counters.since(1, NOON + HOUR).ended == 0
 
@@ -58,7 +65,7 @@ def test_the_present_hour_is_one_of_the_last_hours() -> None:
 def test_old_hours_are_forgotten_and_the_total_is_not() -> None:
     counters = Counters()
     for hour in range(3 * KEPT_HOURS):
-        counters.count(ExecutionStatus.COMPLETED, 0, 0, NOON + hour * HOUR)
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON + hour * HOUR)
     now = NOON + (3 * KEPT_HOURS - 1) * HOUR
     assert counters.since(10**6, now).ended == KEPT_HOURS
     assert counters.since(0, now).ended == 3 * KEPT_HOURS
@@ -67,8 +74,9 @@ def test_old_hours_are_forgotten_and_the_total_is_not() -> None:
 def test_what_is_returned_does_not_change_afterwards() -> None:
     counters = Counters()
     before = counters.since(0, NOON), counters.since(1, NOON)
-    counters.count(ExecutionStatus.COMPLETED, 1, 1, NOON)
+    counters.count(ExecutionStatus.COMPLETED, 1, 1, "run", NOON)
     assert [tally.ended for tally in before] == [0, 0]
+    assert [tally.by_function for tally in before] == [{}, {}]
 
 
 @given(st.lists(ends, max_size=100), st.integers(1, 100))
@@ -77,9 +85,9 @@ def test_the_tally_of_some_hours_is_that_of_the_ends_in_them(
 ) -> None:
     counters, expected = Counters(), Tally()
     for status, run, response, hour in sorted(ended, key=lambda end: end[3]):
-        counters.count(status, run, response, NOON + hour * HOUR)
+        counters.count(status, run, response, f"f{run}", NOON + hour * HOUR)
         if hour > -hours:
-            expected.count(status, run, response)
+            expected.count(status, run, response, f"f{run}")
     assert counters.since(hours, NOON) == expected
     assert counters.since(0, NOON).ended == len(ended)
 
@@ -87,3 +95,32 @@ def test_the_tally_of_some_hours_is_that_of_the_ends_in_them(
 @pytest.mark.parametrize("status", [ExecutionStatus.PENDING, ExecutionStatus.RUNNING])
 def test_only_ends_are_counted_as_completed(status: ExecutionStatus) -> None:
     assert counted(status).completed == 0
+
+
+# --- by function ------------------------------------------------------------------------------------------
+
+
+def test_functions_are_counted_by_name_in_the_hours_asked_for() -> None:
+    counters = Counters()
+    for hours_ago, function in ((2, "old"), (1, "add"), (0, "add"), (0, "new")):
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, function, NOON - hours_ago * HOUR)
+    assert counters.since(1, NOON).by_function == {"add": 1, "new": 1}
+    assert counters.since(2, NOON).by_function == {"add": 2, "new": 1}
+    assert counters.since(0, NOON).by_function == {"old": 1, "add": 2, "new": 1}
+
+
+def test_a_name_of_any_length_is_cut() -> None:
+    tally = Tally()
+    tally.count(ExecutionStatus.FAILED, 0, 0, "x" * 100_000)
+    assert tally.by_function == {"x" * MAX_NAME_CHARS: 1}
+
+
+def test_however_many_names_guests_choose_those_called_most_are_kept() -> None:
+    tally = Tally()
+    for number in range(10 * MAX_FUNCTIONS):
+        for name in ("busy", f"once {number}"):
+            tally.count(ExecutionStatus.COMPLETED, 0, 0, name)
+    assert len(tally.by_function) == MAX_FUNCTIONS + 1
+    assert tally.by_function["busy"] == 10 * MAX_FUNCTIONS
+    assert tally.by_function[OTHERS] == 9 * MAX_FUNCTIONS + 1
+    assert sum(tally.by_function.values()) == tally.ended

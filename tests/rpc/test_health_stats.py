@@ -70,8 +70,8 @@ def test_cpu_is_what_was_used_since_the_last_look(quiet: Server) -> None:
 
 
 def test_executions_show_while_they_last(quiet: Server) -> None:
-    ended = quiet.health().details.total_executions
     task = quiet.task("hostile", resource_limits=limits(max_concurrency=1))
+    ended = quiet.health().details.total_executions
     request = pb.InvokeFunctionRequest(task_id=task, function_name="spin")
     guests = [quiet.functions.InvokeFunction.future(request) for _ in range(2)]
     quiet.wait_for_load(1, 1)
@@ -150,6 +150,18 @@ def test_the_last_hours_are_counted_apart(quiet: Server) -> None:
     quiet.call("calc", "answer")
     assert quiet.stats(time_range_hours=1).execution_stats.completed_executions >= 1
     refused(InvalidRequest, lambda: quiet.stats(time_range_hours=-1))
+
+
+def test_functions_of_deleted_tasks_stay_counted(quiet: Server) -> None:
+    name = fresh("task")
+    quiet.call("calc", "divide", 4, 2, task_name=name)
+    before = [quiet.stats(time_range_hours=hours).execution_stats for hours in (0, 1)]
+    quiet.delete_task(name)
+    after = [quiet.stats(time_range_hours=hours).execution_stats for hours in (0, 1)]
+    assert [stats.executions_by_function for stats in after] == [
+        stats.executions_by_function for stats in before
+    ]
+    assert all(stats.executions_by_function["divide"] >= 1 for stats in after)
 
 
 def test_a_sandbox_in_use_is_an_instance(quiet: Server) -> None:

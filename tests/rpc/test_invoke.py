@@ -270,6 +270,18 @@ def test_an_environment_that_no_guest_of_the_task_would_see_is_refused(server: S
     refused(InvalidRequest, lambda: server.call("calc", "answer", spec={"environment": environment}))
 
 
+def test_an_environment_of_a_call_is_refused_before_anything_happens(server: Server) -> None:
+    name, environment = fresh("task"), context(environment={"LANG": "C"})
+    refusal = refused(
+        InvalidRequest, lambda: server.call("calc", "answer", task_name=name, context=environment)
+    )
+    assert "context.environment" in refusal.message
+    assert not server.get_task(name).found
+    task = server.task("calc")
+    refused(InvalidRequest, lambda: server.invoke(task_id=task, function_name="answer", context=environment))
+    assert server.get_task(task).task.execution_count == 1  # which made it
+
+
 @pytest.mark.parametrize("priority", [0, 1, 9])
 def test_a_priority_is_0_to_9(priority: int, server: Server) -> None:
     assert value_of(server.call("calc", "answer", priority=priority)) == 42
@@ -578,7 +590,7 @@ def test_the_calls_own_deadline_ends_the_guest(server: Server) -> None:
     ):  # whether the answer or the deadline comes first is anybody's guess
         assert code_of(server.invoke(task_id=task, function_name="spin", deadline=0.2)) == "TIMEOUT"
     server.wait_for_load(0)
-    (execution,) = server.get_task(task, include_executions=True).executions
+    (execution,) = server.get_task(task, include_executions=True, execution_limit=1).executions
     assert execution.status in {pb.EXECUTION_STATUS_TIMEOUT, pb.EXECUTION_STATUS_CANCELLED}
     assert 100 <= execution.execution_time_ms < 15_000
 
@@ -590,7 +602,7 @@ def test_a_caller_who_hangs_up_ends_the_guest(server: Server) -> None:
     server.wait_for_load(1)
     call.cancel()
     server.wait_for_load(0)
-    (execution,) = server.get_task(task, include_executions=True).executions
+    (execution,) = server.get_task(task, include_executions=True, execution_limit=1).executions
     assert execution.status == pb.EXECUTION_STATUS_CANCELLED
     assert execution.execution_time_ms < 15_000
 
@@ -606,7 +618,7 @@ def test_a_caller_who_hangs_up_in_the_line_leaves_it(server: Server) -> None:
     server.wait_for_load(1, 0)
     running.cancel()
     server.wait_for_load(0)
-    executions = server.get_task(task, include_executions=True).executions
+    executions = server.get_task(task, include_executions=True, execution_limit=2).executions
     assert [each.status for each in executions] == [pb.EXECUTION_STATUS_CANCELLED] * 2
 
 

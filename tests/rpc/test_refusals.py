@@ -319,8 +319,11 @@ def test_a_refusal_has_its_status_and_its_reason(kind: type[SpearError], cramped
     assert refusal.message
 
 
-@pytest.mark.parametrize("kind", [errors.ServerBusy, errors.TooManyUploads])
-def test_what_passes_by_itself_says_when_to_try_again(kind: type[SpearError], cramped: Server) -> None:
+EXHAUSTED = [kind for kind in PROVOCATIONS if kind.status is errors.StatusCode.RESOURCE_EXHAUSTED]
+
+
+@pytest.mark.parametrize("kind", EXHAUSTED, ids=lambda kind: kind.__name__)
+def test_what_is_exhausted_says_when_to_try_again(kind: type[SpearError], cramped: Server) -> None:
     refusal = PROVOCATIONS[kind](cramped)
     assert refusal.retry_after is not None
     assert 0 < refusal.retry_after <= 10

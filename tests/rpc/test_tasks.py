@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import CompileRefused, InvalidRequest, TaskBusy, TaskNotFound
+from spear_wasm.errors import (
+    CompileRefused,
+    FunctionNotFound,
+    InvalidRequest,
+    SpearError,
+    TaskBusy,
+    TaskNotFound,
+    UnlinkableArtifact,
+)
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
     PATIENCE,
     Server,
     code_of,
+    context,
     fixture,
     fresh,
     limits,
@@ -157,7 +167,7 @@ def test_executions_that_wait_or_run_are_told_too(server: Server) -> None:
     request = pb.InvokeFunctionRequest(task_id=task, function_name="spin")
     guests = [server.functions.InvokeFunction.future(request) for _ in range(2)]
     server.wait_for_load(1, 1)
-    executions = server.get_task(task, include_executions=True).executions
+    executions = server.get_task(task, include_executions=True, execution_limit=2).executions
     assert [each.status for each in executions] == [pb.EXECUTION_STATUS_PENDING, pb.EXECUTION_STATUS_RUNNING]
     assert [each.HasField("completed_at") for each in executions] == [False, False]
     for guest in guests:
@@ -206,6 +216,69 @@ def test_a_task_that_runs_goes_only_by_force_which_ends_its_guests(server: Serve
         assert code_of(answer) == "CANCELLED"
         assert answer.result.status == pb.EXECUTION_STATUS_CANCELLED
     assert server.load() == (0, 0)
+
+
+# --- calls that are refused -------------------------------------------------------------------------------
+
+REFUSED_CALLS: dict[str, tuple[type[SpearError], dict[str, Any]]] = {
+    "unknown function": (FunctionNotFound, {"function_name": "nothing"}),
+    "no function": (InvalidRequest, {"function_name": ""}),
+    "a parameter too few": (InvalidRequest, {"parameters": parameters(1)}),
+    "text for a number": (InvalidRequest, {"parameters": parameters("one", 2)}),
+    "unreadable parameter": (InvalidRequest, {"parameters": [pb.FunctionParameter()]}),
+    "more than the task may": (InvalidRequest, {"limits": limits(max_memory_bytes=1 << 40)}),
+    "concurrency of its own": (InvalidRequest, {"limits": limits(max_concurrency=1)}),
+    "negative timeout": (InvalidRequest, {"context": context(timeout_ms=-1)}),
+    "unprintable id": (InvalidRequest, {"execution_id": "\n"}),
+}
+
+
+def adding(name: str, **fields: Any) -> dict[str, Any]:
+    """A call of a task that adds, which must be made first."""
+    return {
+        "artifact_spec": pb.ArtifactSpec(artifact_id="calc"),
+        "task_name": name,
+        "function_name": "add",
+        "parameters": parameters(1, 2),
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(("kind", "fields"), REFUSED_CALLS.values(), ids=REFUSED_CALLS.keys())
+def test_a_call_that_is_refused_leaves_no_new_task(
+    kind: type[SpearError], fields: dict[str, Any], server: Server
+) -> None:
+    name, before = fresh("task"), server.stats().service_stats.total_tasks
+    refused(kind, lambda: server.invoke(**adding(name, **fields)))
+    assert not server.get_task(name).found
+    assert server.stats().service_stats.total_tasks == before
+    assert value_of(server.invoke(**adding(name))) == 3
+
+
+def test_a_call_that_is_refused_leaves_the_task_that_was_there(server: Server) -> None:
+    name = fresh("task")
+    task = server.invoke(**adding(name)).task_id
+    for kind, fields in REFUSED_CALLS.values():
+        refused(kind, partial(server.invoke, **adding(name, **fields)))
+    assert server.get_task(name).task.task_id == task
+
+
+def test_a_module_that_cannot_be_linked_leaves_no_task(server: Server) -> None:
+    spec, name = {"artifact_type": "core"}, fresh("task")
+    refused(UnlinkableArtifact, lambda: server.call("needs_import", "nothing", spec=spec, task_name=name))
+    assert not server.get_task(name).found
+
+
+def test_of_calls_that_make_a_task_together_the_refused_do_not_harm_the_others(server: Server) -> None:
+    for _ in range(10):
+        name = fresh("task")
+        calls = [adding(name, function_name=function) for function in ("nothing", "add") * 8]
+        futures = [server.functions.InvokeFunction.future(pb.InvokeFunctionRequest(**call)) for call in calls]
+        for future in futures[::2]:
+            refused(FunctionNotFound, future.result)
+        answers = [future.result() for future in futures[1::2]]
+        assert [value_of(answer) for answer in answers] == [3] * 8
+        assert {answer.task_id for answer in answers} == {server.get_task(name).task.task_id}
 
 
 # --- another life -----------------------------------------------------------------------------------------

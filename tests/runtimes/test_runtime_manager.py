@@ -128,6 +128,13 @@ def test_two_runtimes_of_one_name_are_refused(tmp_path: Path, name: str) -> None
     assert str(tmp_path / "second") in message
 
 
+def test_a_runtime_of_another_name_than_its_folder_announces_is_refused(tmp_path: Path) -> None:
+    add_runtime(tmp_path, "lua", name="lua", host=THIRD_PARTY.replace("NAME", "python"))
+    assert fault(tmp_path) == (
+        f"{tmp_path / 'lua'}: it is announced as 'lua', but its RUNTIME is named 'python'"
+    )
+
+
 class Lua(CoreRuntime):
     """The core runtime by another name."""
 
@@ -169,6 +176,7 @@ def test_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         (b"name = ", "runtime.toml"),
         (b"\xff", "runtime.toml"),
         (b'name = "lua"', "lacks 'host'"),
+        (b'host = "host.py"', "lacks 'name'"),
         (b'name = "lua"\nhost = 7', "runtime.toml"),
         (b'name = "lua"\nhost = "host.txt"', "not a Python file"),
         (b'name = "lua"\nhost = "missing.py"', "missing.py does not load: FileNotFoundError"),
