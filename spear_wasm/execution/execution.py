@@ -13,6 +13,7 @@ import structlog
 from spear_wasm.execution.state import Lifecycle
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
 from spear_wasm.model import ExecutionStatus, Outcome, Parameter, Usage
+from spear_wasm.scheduling import DEFAULT_PRIORITY
 
 if TYPE_CHECKING:
     from spear_wasm.engine.outcome import GuestFault
@@ -28,6 +29,7 @@ class Call:
     """What a caller wants done. `budget_ms` of 0 leaves the time to the task's limit.
 
     `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free.
+    Where calls wait, a higher `priority` goes first.
     """
 
     task: Task
@@ -38,6 +40,7 @@ class Call:
     execution_id: str = ""
     suggested_id: str = ""
     force_new_instance: bool = False
+    priority: int = DEFAULT_PRIORITY
 
 
 class Execution:
@@ -50,7 +53,7 @@ class Execution:
     __slots__ = (
         "_callbacks", "_done", "_lock", "accepted", "arguments", "completed_at", "deadline", "ended", "fiber",
         "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits", "memory_reserved",
-        "outcome", "sandbox_id", "started", "started_at", "task", "timer", "usage",
+        "outcome", "priority", "sandbox_id", "started", "started_at", "task", "timer", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +65,7 @@ class Execution:
         self.arguments = arguments
         self.limits = limits
         self.force_new_instance = call.force_new_instance
+        self.priority = call.priority
         self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
         self.deadline = self.accepted + budget_ms / 1000

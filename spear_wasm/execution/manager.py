@@ -20,7 +20,7 @@ from spear_wasm.execution.ids import new_id
 from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, record_of
 from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 from spear_wasm.pool import Capacity
-from spear_wasm.scheduling import InstanceScheduler, SchedulingPolicy, Verdict
+from spear_wasm.scheduling import InstanceScheduler, Verdict
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class TaskExecutionManager:
         self._capacity = Capacity(config.max_running, config.total_memory())
         self._lock = threading.Lock()
         # guards: all below, and the mutable parts of tasks and executions
-        self._scheduler: InstanceScheduler[Execution] = InstanceScheduler(SchedulingPolicy.ROUND_ROBIN.new())
+        self._scheduler: InstanceScheduler[Execution] = InstanceScheduler()
         self._active: dict[str, Execution] = {}
         self._records = ExecutionRecords(config.max_records)
         self._counters = Counters()
@@ -129,7 +129,9 @@ class TaskExecutionManager:
         return min(max(RETRY_AFTER_SECONDS, estimate), 10.0)
 
     def _wait_in_line(self, execution: Execution) -> None:
-        self._scheduler.add(execution.task, execution)
+        self._scheduler.add(
+            execution.task, execution, deadline=execution.deadline, priority=execution.priority
+        )
         execution.timer = self._executor.at(execution.deadline, lambda: self._expire(execution))
 
     def _judge(self, execution: Execution) -> Verdict:

@@ -15,6 +15,7 @@ from spear_wasm.limits import UNSAID
 from spear_wasm.rpc import convert
 from spear_wasm.rpc.status import abort, reporting_errors
 from spear_wasm.rpc.waiting import SharedWork, ended
+from spear_wasm.scheduling import DEFAULT_PRIORITY
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
@@ -290,4 +291,5 @@ def _call_from(request: pb.InvokeFunctionRequest, task: Task, time_remaining: fl
         request.execution_id,
         context.execution_id,
         request.force_new_instance,
+        request.priority or DEFAULT_PRIORITY,
     )

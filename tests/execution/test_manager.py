@@ -249,6 +249,37 @@ def test_no_more_executions_run_than_the_server_allows(open_guests: OpenGuests) 
     guests.cancel(second, third)
 
 
+def test_a_higher_priority_goes_first_when_the_server_has_room_again(open_guests: OpenGuests) -> None:
+    guests = open_guests(execution={"max_running": 1})
+    task, other = guests.task(), guests.task()
+    running = guests.spinning(task)
+    low = guests.submit(task, "spin_for", 1, priority=1)
+    middle = guests.submit(other, "spin_for", 1)
+    high = guests.submit(task, "spin_for", 1, priority=9)
+    guests.cancel(running)
+    assert [ended(each).status for each in (low, middle, high)] == [COMPLETED] * 3
+    assert by_start(low, middle, high) == [high, middle, low]
+
+
+def test_within_a_task_the_earliest_deadline_goes_first(open_guests: OpenGuests) -> None:
+    guests = open_guests(execution={"max_running": 1})
+    task = guests.task()
+    running = guests.spinning(task)
+    patient, hurried = guests.spinning(task), guests.spinning(task, budget_ms=20_000)
+    guests.cancel(running)
+    until(lambda: hurried.status is RUNNING)
+    assert patient.status is PENDING
+    guests.cancel(patient, hurried)
+
+
+def test_a_priority_does_not_help_a_task_that_is_full(guests: Guests) -> None:
+    full, other = guests.task(limits=ONE_AT_A_TIME), guests.task("calc")
+    executions = [guests.spinning(full, priority=9) for _ in range(3)]
+    assert guests.values(other, "add", 1, 2, priority=1) == (3,)
+    assert [each.status for each in executions] == [RUNNING, PENDING, PENDING]
+    guests.cancel(*executions)
+
+
 def test_a_full_line_refuses_with_a_hint_when_to_try_again(open_guests: OpenGuests) -> None:
     guests = open_guests(execution={"max_running": 1, "max_pending": 2})
     task = guests.task()

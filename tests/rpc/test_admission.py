@@ -94,6 +94,21 @@ def test_those_who_wait_get_their_turn_in_order(small: Server) -> None:
     guests[1].cancel()
 
 
+def test_of_those_who_wait_the_highest_priority_goes_first_and_none_is_5(small: Server) -> None:
+    task = small.task("hostile")
+    guests = spins(small, task, 2)
+    small.wait_for_load(2)
+    name = small.get_task(task).task.task_name
+    lower = small.call_later("hostile", "spin_for", 1, task_name=name, priority=4)
+    small.wait_for_load(2, 1)
+    usual = small.call_later("hostile", "spin_for", 1, task_name=name)
+    small.wait_for_load(2, 2)
+    guests[0].cancel()
+    started = [each.answer().result.started_at.ToNanoseconds() for each in (usual, lower)]
+    assert started == sorted(started)
+    guests[1].cancel()
+
+
 async def burst(address: str, request: pb.InvokeFunctionRequest, count: int) -> Counter[str]:
     """Calls all at once, over a few connections; how they ended."""
     options = [("grpc.use_local_subchannel_pool", 1)]
