@@ -43,4 +43,5 @@ def turn(policy: Policy, candidates: Sequence[Candidate]) -> Hashable:
 
 
 def turns(policy: Policy, candidates: Sequence[Candidate], count: int) -> list[Hashable]:
+    """As many turns in a row, all with the same candidates."""
     return [turn(policy, candidates) for _ in range(count)]

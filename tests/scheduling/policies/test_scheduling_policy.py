@@ -30,7 +30,7 @@ def test_of_nobody_nobody_is_proposed(name: SchedulingPolicy) -> None:
 
 
 @every_policy
-@given(rounds=st.lists(crowds, max_size=20))
+@given(rounds=st.lists(crowds, max_size=6))
 def test_every_candidate_is_proposed_once_whoever_came_before(
     name: SchedulingPolicy, rounds: list[list[Candidate]]
 ) -> None:
@@ -42,7 +42,7 @@ def test_every_candidate_is_proposed_once_whoever_came_before(
 
 
 @every_policy
-@given(rounds=st.lists(crowds.filter(bool), min_size=1, max_size=20))
+@given(rounds=st.lists(crowds.filter(bool), min_size=1, max_size=6))
 def test_to_propose_is_not_to_choose(name: SchedulingPolicy, rounds: list[list[Candidate]]) -> None:
     random = Random(1)
     policy = name.new(random)
@@ -55,7 +55,7 @@ def test_to_propose_is_not_to_choose(name: SchedulingPolicy, rounds: list[list[C
 
 
 @every_policy
-@given(rounds=st.lists(crowds, max_size=10), seed=st.integers())
+@given(rounds=st.lists(crowds, max_size=6), seed=st.integers())
 def test_the_same_past_and_the_same_lots_lead_to_the_same_future(
     name: SchedulingPolicy, rounds: list[list[Candidate]], seed: int
 ) -> None:
