@@ -36,7 +36,7 @@ class Limits:
     """The limits in force. All are set; 0 means unlimited for `max_fuel` and `max_cpu_time_ms` only.
 
     `max_memory_bytes` bounds the linear memories of one sandbox together, `max_table_elements` its tables
-    together, `max_wall_time_ms` the time from admission to outcome, queueing included, and
+    together (in equal shares), `max_wall_time_ms` the time from admission to outcome, queueing included, and
     `max_concurrency` the executions of one task that run at once.
     """
 

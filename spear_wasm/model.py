@@ -77,7 +77,8 @@ class ModuleInfo:
 
     `memory_export` is the name under which memory 0 can be reached from outside once the module has been
     prepared for us (its own name for it, or one that we added); None where the module has no memory.
-    Page counts are of 64 KiB; `table_elements` sums the minimum of all tables.
+    Page counts are of 64 KiB; `table_elements` sums the minimum of the module's own
+    tables, `largest_table` is the greatest of them.
     """
 
     functions: tuple[FunctionExport, ...] = ()
@@ -86,7 +87,9 @@ class ModuleInfo:
     memory_exported_by_guest: bool = False
     memory_min_pages: int = 0
     memory_max_pages: int | None = None
+    tables: int = 0
     table_elements: int = 0
+    largest_table: int = 0
     function_count: int = 0
     has_start: bool = False
 

@@ -60,7 +60,7 @@ class ModuleReader:
         self._spaces = IndexSpaces()
         self._imports: list[Import] = []
         self._memory: Extent | None = None
-        self._table_elements = 0
+        self._table_minimums: list[int] = []
         self._export_names: set[str] = set()
         self._exported_functions: list[tuple[str, int]] = []
         self._memory_names: list[str] = []
@@ -96,7 +96,9 @@ class ModuleReader:
             memory_exported_by_guest=self._memory is not None and bool(self._memory_names),
             memory_min_pages=memory.minimum,
             memory_max_pages=memory.maximum,
-            table_elements=self._table_elements,
+            tables=len(self._table_minimums),
+            table_elements=sum(self._table_minimums),
+            largest_table=max(self._table_minimums, default=0),
             function_count=self._declared_functions,
             has_start=self._has_start,
         )
@@ -155,9 +157,9 @@ class ModuleReader:
         at = section.position
         tables = section.u32()
         self._add_tables(tables, at)
-        for _ in range(tables):
-            self._table_elements += read_table(section).extent.minimum
-        _expect_at_most(self._ceiling.max_table_elements, self._table_elements, "initial table elements", at)
+        self._table_minimums = [read_table(section).extent.minimum for _ in range(tables)]
+        elements = sum(self._table_minimums)
+        _expect_at_most(self._ceiling.max_table_elements, elements, "initial table elements", at)
 
     def _read_memories(self, section: ByteCursor) -> None:
         at = section.position

@@ -112,10 +112,14 @@ class Sandbox:
         self._log: bytes | bytearray = b""
         self._log_room = limits.max_log_bytes
         self._truncated = False
-        capi.store_limiter(self._store, limits.max_memory_bytes, limits.max_table_elements, 1, MAX_TABLES, 1)
+        capi.store_limiter(self._store, limits.max_memory_bytes, self._table_share(), 1, MAX_TABLES, 1)
         self._fuel = limits.max_fuel or UNLIMITED_FUEL
         if self.linked.engine.metered:
             capi.context_set_fuel(self._context, self._fuel)
+
+    def _table_share(self) -> int:
+        # The store bounds each table by itself, and a start function may grow them all.
+        return self.limits.max_table_elements // max(1, self.linked.module.tables)
 
     def instantiate(self) -> Steps:
         """Make the instance; runs the module's start function.
@@ -135,6 +139,12 @@ class Sandbox:
                 ErrorCode.MEMORY_LIMIT,
                 f"the module starts with {module.table_elements} table elements; "
                 f"the limit is {self.limits.max_table_elements}",
+            )
+        if module.largest_table > self._table_share():
+            raise GuestFault(
+                ErrorCode.MEMORY_LIMIT,
+                f"a table of the module starts with {module.largest_table} elements; the limit of "
+                f"{self.limits.max_table_elements} leaves {self._table_share()} to each of its {module.tables}",
             )
         at = self._address
         yield from self._drive(

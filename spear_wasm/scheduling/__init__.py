@@ -1,6 +1,5 @@
 """Which waiting execution goes next. Pure: the owner brings the lock and the clock."""
 
 from spear_wasm.scheduling.instance_scheduler import DEFAULT_PRIORITY, InstanceScheduler, Verdict
-from spear_wasm.scheduling.policy import Policy, RoundRobin, SchedulingPolicy
 
-__all__ = ["DEFAULT_PRIORITY", "InstanceScheduler", "Policy", "RoundRobin", "SchedulingPolicy", "Verdict"]
+__all__ = ["DEFAULT_PRIORITY", "InstanceScheduler", "Verdict"]

@@ -153,7 +153,9 @@ def test_everything_at_the_edges_of_a_module_is_seen() -> None:
         memory_exported_by_guest=True,
         memory_min_pages=2,
         memory_max_pages=16,
+        tables=2,
         table_elements=7,
+        largest_table=4,
         function_count=2,
         has_start=True,
     )

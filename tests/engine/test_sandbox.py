@@ -378,7 +378,31 @@ def test_a_module_without_a_memory_uses_none(workshop: Workshop) -> None:
 def test_tables_grow_up_to_the_limit_and_no_further(workshop: Workshop) -> None:
     limits = replace(LIMITS, max_table_elements=3000)
     with sandbox_of(workshop.link("hostile"), limits) as sandbox:
-        assert call(sandbox, "table_grow_forever") == (1 + 2 * 1024,)
+        assert call(sandbox, "table_grow_forever") == (1 + 1024,)  # of 1500: there are two tables
+
+
+GREEDY_TABLES = """
+    (module
+      (table $a 1 funcref) (table $b 7 externref) (table $c 0 funcref)
+      (func $grow (export "grow") (result i32)
+        (loop $again (br_if $again (i32.ne (table.grow $a (ref.null func) (i32.const 1)) (i32.const -1))))
+        (loop $again (br_if $again (i32.ne (table.grow $b (ref.null extern) (i32.const 1)) (i32.const -1))))
+        (loop $again (br_if $again (i32.ne (table.grow $c (ref.null func) (i32.const 1)) (i32.const -1))))
+        (call $size))
+      (func $size (export "size") (result i32)
+        (i32.add (i32.add (table.size $a) (table.size $b)) (table.size $c)))
+      (func $start START))
+"""
+
+
+@pytest.mark.parametrize("limit", [21, 22, 23, 100, 3000])
+@pytest.mark.parametrize("start", ["", "(drop (call $grow))) (start $start"], ids=["called", "at-the-start"])
+def test_all_tables_together_grow_up_to_the_limit_and_no_further(
+    limit: int, start: str, workshop: Workshop
+) -> None:
+    linked = workshop.link(GREEDY_TABLES.replace("START", start))
+    with sandbox_of(linked, replace(LIMITS, max_table_elements=limit)) as sandbox:
+        assert call(sandbox, "grow") == (limit - limit % 3,)
 
 
 def test_a_module_that_starts_with_more_table_elements_than_its_limit_is_refused(workshop: Workshop) -> None:
@@ -386,7 +410,10 @@ def test_a_module_that_starts_with_more_table_elements_than_its_limit_is_refused
     fault = fault_of_start(linked, replace(LIMITS, max_table_elements=100))
     assert fault.code is ErrorCode.MEMORY_LIMIT
     assert "101 table elements" in fault.message
-    with sandbox_of(linked, replace(LIMITS, max_table_elements=101)) as sandbox:
+    fault = fault_of_start(linked, replace(LIMITS, max_table_elements=119))
+    assert fault.code is ErrorCode.MEMORY_LIMIT
+    assert "starts with 60 elements; the limit of 119 leaves 59 to each of its 2" in fault.message
+    with sandbox_of(linked, replace(LIMITS, max_table_elements=120)) as sandbox:
         assert call(sandbox, "f") == ()
 
 

@@ -80,7 +80,7 @@ BOUNDS = [
     Bound("max_memory_bytes", "max_memory", MIB, '"1MiB"', "big_memory", "pages", None,
           fails_with("MEMORY_LIMIT"), from_the_start=True),
     Bound("max_table_elements", "max_table_elements", 3000, "3_000", "hostile", "table_grow_forever", None,
-          stays_at(3000 - 4, 1, least=1024)),
+          stays_at(3000 // 2, 1, least=1024)),
     Bound("max_table_elements", "max_table_elements", 4, "4", "hostile", "unreachable", None,
           fails_with("MEMORY_LIMIT"), from_the_start=True),
     Bound("max_fuel", "max_fuel", 100_000, "100_000", "hostile", "spin", None, fails_with("OUT_OF_FUEL")),
