@@ -16,7 +16,8 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -80,15 +81,21 @@ class CodeCache:
         self._compiler = compiler
         self._flights: SingleFlight[tuple[str, bool], CompiledCode] = SingleFlight()
         self._seal: Seal | None = None
+        self._check_room: Callable[[], None] = lambda: None
         # guards: _verified, _sizes, _total, and that what is on disk changes by one pair of files at a time
         self._lock = threading.Lock()
+        self._admitting = threading.Lock()  # guards: that of those who need room, one at a time asks for it
         # Code whose seal this process found right, as it was then: a file that changed is checked again.
         self._verified: dict[Path, tuple[Identity, str]] = {}
         self._sizes: dict[Path, int] = {}
         self._total = 0
 
-    def open(self) -> None:
-        """Read the key, remove what other versions and broken-off compilations left, count the rest."""
+    def open(self, check_room: Callable[[], None]) -> None:
+        """Read the key, remove what other versions and broken-off compilations left, count the rest.
+
+        `check_room` raises StorageFull where more bytes are on disk, `bytes_on_disk` among them, than may be.
+        """
+        self._check_room = check_room
         make_directory(self._root.parent)
         make_private_directory(self._root)
         self._seal = Seal(open_key(self._key_file))
@@ -109,7 +116,7 @@ class CodeCache:
             InvalidArtifact: it is no module that we run.
             CompileRefused: compiling it took more than one compilation may take.
             ArtifactDeleted: it has to be compiled and `wasm` is not there, or went away meanwhile.
-            StorageFull: the disk is full.
+            StorageFull: the disk is full, or has no room for the code within the server's bound.
         """
         digest = parse_checksum(digest)
         while True:
@@ -134,7 +141,7 @@ class CodeCache:
             self._remove_pair(base)
 
     def bytes_on_disk(self) -> int:
-        """Bytes of machine code and sidecars, as we wrote and found them."""
+        """Bytes of machine code and sidecars, as we wrote and found them, and of those about to be published."""
         with self._lock:
             return self._total
 
@@ -219,12 +226,37 @@ class CodeCache:
     def _publish(self, base: Path, output: Path, statement: Statement) -> None:
         code, sidecar = _code_of(base), _sidecar_of(base)
         content = sealed(statement, self._opened())
-        with written_sealed(output.with_suffix(".json"), content) as new_sidecar, self._lock:
+        with (
+            self._room_for(base, statement.size_bytes + len(content)),
+            written_sealed(output.with_suffix(".json"), content) as new_sidecar,
+            self._lock,
+        ):
             # Until the sidecar has followed, the code is not what the old one states, and nobody believes it.
             output.replace(code)
             new_sidecar.replace(sidecar)
             self._verified[code] = (_identity(code), statement.code_seal)
             self._account(base)
+
+    @contextmanager
+    def _room_for(self, base: Path, size: int) -> Iterator[None]:
+        with self._lock:
+            growth = size - sum(self._sizes.get(path, 0) for path in (_code_of(base), _sidecar_of(base)))
+        # Counted from its admission until it is published, when it is counted as what is on disk.
+        with self._admitting:
+            self._count(growth)
+            try:
+                self._check_room()
+            except BaseException:
+                self._count(-growth)
+                raise
+        try:
+            yield
+        finally:
+            self._count(-growth)
+
+    def _count(self, growth: int) -> None:
+        with self._lock:
+            self._total += growth
 
     def _remove_pair(self, base: Path) -> None:
         with self._lock:

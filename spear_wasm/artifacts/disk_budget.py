@@ -12,8 +12,8 @@ from spear_wasm.units import format_size
 class DiskBudget:
     """Bytes taken, never more than `limit`.
 
-    `elsewhere` measures bytes that count too but are not taken here (compiled code, which may be made again
-    at any time): they leave less room, but are not refused.
+    `elsewhere` measures bytes that count too but are not taken here (compiled code, whose size is known once it
+    is there): whoever adds to them asks `check` afterwards, and takes them away again where they are refused.
     """
 
     def __init__(self, limit: int, elsewhere: Callable[[], int]) -> None:

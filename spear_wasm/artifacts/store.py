@@ -85,7 +85,7 @@ class ArtifactStore:
         with contextlib.ExitStack() as opened:
             make_directory(directory)
             opened.enter_context(DirectoryLock(directory))
-            code.open()
+            code.open(check_room=lambda: self._budget.check(0))
             self._catalog = Catalog(directory / "catalog.db")
             opened.callback(self._catalog.close)
             self._reconcile()
@@ -247,7 +247,6 @@ class ArtifactStore:
 
     def _compile(self, staged: StagedBytes) -> Description:
         compiled = self._code.load(staged.digest, staged.path, metered=False)
-        self._budget.check(0)  # machine code is many times the module's size
         return Description(staged.size_bytes, compiled.compile_time_ms, compiled.module)
 
     def _enter(self, entry: Entry, description: Description, staged: StagedBytes) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.artifacts.fakes import (
     digest_of,
     machine_code,
 )
+from tests.workshop import at_once
 
 WASM = b"\0asm some module"
 DIGEST = digest_of(WASM)
@@ -33,13 +35,18 @@ class Bench:
         self.compiler = compiler
         self.wasm = directory / "module.wasm"
         self.wasm.write_bytes(WASM)
+        self.room = 1 << 20
         self.cache = self.reopened()
 
     def reopened(self, compiler: FakeCompiler | None = None) -> CodeCache:
         """Another process's view of the same directory."""
         self.cache = CodeCache(self.directory, compiler or self.compiler)
-        self.cache.open()
+        self.cache.open(self._check_room)
         return self.cache
+
+    def _check_room(self) -> None:
+        if self.cache.bytes_on_disk() > self.room:
+            raise StorageFull("there is no room")
 
     def load(self, *, metered: bool = False) -> CompiledCode:
         return self.cache.load(DIGEST, self.wasm, metered=metered)
@@ -181,6 +188,44 @@ def test_an_error_over_a_module_that_went_is_that_it_went(bench: Bench) -> None:
     bench.compiler.during = bench.wasm.unlink
     with pytest.raises(ArtifactDeleted):
         bench.load()
+
+
+def test_code_that_there_is_no_room_for_is_refused_and_does_not_stay(bench: Bench) -> None:
+    bench.load()
+    before = bench.files
+    bench.room = bench.cache.bytes_on_disk() + 1
+    with pytest.raises(StorageFull):
+        bench.load(metered=True)
+    assert bench.files == before
+    assert bench.cache.bytes_on_disk() == sum(path.stat().st_size for path in before)
+    bench.load()
+
+
+def test_code_that_is_made_again_needs_no_more_room_than_before(bench: Bench) -> None:
+    code = bench.load().path
+    bench.room = bench.cache.bytes_on_disk()
+    code.unlink()
+    assert bench.load().path == code
+    assert bench.cache.bytes_on_disk() == bench.room
+
+
+def test_of_code_that_is_made_at_once_as_much_stays_as_there_is_room_for(bench: Bench) -> None:
+    bench.load()
+    bench.load(metered=True)
+    both = bench.cache.bytes_on_disk()
+    bench.cache.remove(DIGEST)
+    bench.room = both - 1
+
+    def attempt(*, metered: bool) -> bool:
+        try:
+            bench.load(metered=metered)
+        except StorageFull:
+            return False
+        return True
+
+    assert sorted(at_once([partial(attempt, metered=metered) for metered in (False, True)])) == [False, True]
+    assert len(bench.files) == 2
+    assert bench.cache.bytes_on_disk() == sum(path.stat().st_size for path in bench.files)
 
 
 def test_a_full_disk_is_storage_full() -> None:
@@ -454,7 +499,7 @@ def test_a_compilers_fingerprint_is_hex(tmp_path: Path, monkeypatch: pytest.Monk
     compiler = FakeCompiler()
     monkeypatch.setattr(compiler, "fingerprint", lambda *, metered: "../../etc")
     with pytest.raises(ValueError, match="hex digits"):
-        CodeCache(tmp_path, compiler).open()
+        CodeCache(tmp_path, compiler).open(lambda: None)
 
 
 def test_an_outsized_sidecar_is_none_of_ours(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,20 @@ def test_a_task_runs_no_more_at_once_than_its_concurrency_and_others_go_ahead(se
     server.wait_for_load(0)
 
 
+def test_a_task_that_asks_for_no_concurrency_has_the_servers_default(start_server: StartServer) -> None:
+    server = start_server("[default_limits]\nmax_concurrency = 2")
+    for artifact in ("hostile", "calc"):
+        server.upload(fixture(artifact), artifact)
+    guests = spins(server, server.task("hostile"), 3)
+    server.wait_for_load(2, 1)
+    assert value_of(server.call("calc", "answer")) == 42
+    guests += spins(server, server.task("hostile", resource_limits=limits(max_concurrency=3)), 3)
+    server.wait_for_load(5, 1)
+    for guest in guests:
+        guest.cancel()
+    server.wait_for_load(0)
+
+
 def test_memory_that_guests_may_grow_to_is_room_that_they_take(start_server: StartServer) -> None:
     server = start_server('[execution]\nmax_total_memory = "96MiB"')
     server.upload(fixture("hostile"), "hostile")

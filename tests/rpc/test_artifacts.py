@@ -37,6 +37,7 @@ from tests.rpc.serving import (
     Server,
     fixture,
     fresh,
+    limits,
     refusal_of,
     refused,
     until,
@@ -336,6 +337,26 @@ def test_bytes_on_disk_are_bounded_machine_code_included(start_server: StartServ
     assert sum(path.stat().st_size for path in files(server)) <= 100 << 10
     assert server.delete_artifact("bulky-0")
     assert server.upload(bulky("next"), "next").created
+
+
+def test_code_that_a_metered_call_needs_is_bounded_too_and_does_not_stay_where_it_is_refused(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    before = start_server(directory=tmp_path)
+    before.upload(fixture("calc"), "calc")
+    taken = sum(path.stat().st_size for path in files(before))
+    before.stop()
+    server = start_server(f"[artifacts]\nmax_disk = {taken + 100}", tmp_path)
+    assert sum(path.stat().st_size for path in files(server)) == taken
+    metered = limits(max_fuel=10**6)
+    refusal = refused(StorageFull, lambda: server.call("calc", "answer", limits=metered))
+    assert refusal.retry_after is not None
+    assert sum(path.stat().st_size for path in files(server)) == taken
+    name = fresh("task")
+    spec = {"resource_limits": metered}
+    refused(StorageFull, lambda: server.call("calc", "answer", spec=spec, task_name=name))
+    assert not server.get_task(name).found
+    assert value_of(server.call("calc", "answer")) == 42
 
 
 # --- lists ------------------------------------------------------------------------------------------------

@@ -8,15 +8,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import psutil
 import pytest
 import wasmtime
 
 from spear_wasm import errors
 from spear_wasm.api import artifact_pb2, function_pb2
+from spear_wasm.artifacts.seal import Seal, open_key
+from spear_wasm.artifacts.sidecar import read_sidecar, sealed
 from spear_wasm.errors import SpearError
 from tests.engine.modules_by_hand import (
     CODE,
@@ -305,7 +309,7 @@ def _unimplemented(server: Server) -> Refusal:
 ELSEWHERE = {
     errors.ServerDraining: "test_a_server_that_shuts_down_is_unavailable",
     errors.ConfigurationError: "the operator's mistake, at the command line: test_lifecycle",
-    errors.SandboxUnavailable: "the engine fails for want of memory, which no caller can bring about",
+    errors.SandboxUnavailable: "test_code_that_the_engine_does_not_take_is_the_servers_fault",
 }
 
 
@@ -355,6 +359,38 @@ def test_a_server_that_shuts_down_is_unavailable(start_server: StartServer) -> N
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
     assert running.answer().result.error_code == "TIMEOUT"
     assert server.exit_code() == 0
+
+
+def test_code_that_the_engine_does_not_take_is_the_servers_fault(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    before = start_server(directory=tmp_path)
+    for name in ("calc", "hostile"):
+        before.upload(fixture(name), name, "1")
+    digest = before.artifact("calc").digest.removeprefix("sha256:")
+    before.stop()
+    damage_with_a_right_seal(before.data_dir, digest)
+    server = start_server(directory=tmp_path)
+    refusal = refused(errors.SandboxUnavailable, lambda: server.call("calc", "answer", task_name="damaged"))
+    assert refusal.code is grpc.StatusCode.INTERNAL
+    assert refusal.retry_after is None
+    assert not server.get_task("damaged").found
+    until(lambda: "call failed by our fault" in server.log())
+    assert server.call("hostile", "unreachable").result.error_code == "TRAP_UNREACHABLE"
+
+
+def damage_with_a_right_seal(data_dir: Path, digest: str) -> None:
+    """Damage an artifact's code as only the server itself could have: the cache believes it, no engine does."""
+    seal = Seal(open_key(data_dir / "key"))
+    (code,) = (data_dir / "code").rglob(f"{digest}.cwasm")
+    sidecar = code.with_suffix(".json")
+    statement = read_sidecar(sidecar, seal)
+    assert statement is not None
+    for file in (code, sidecar):
+        file.chmod(0o600)
+    code.write_bytes(bytes(statement.size_bytes))
+    damaged = msgspec.structs.replace(statement, code_seal=seal.of_code(code))
+    sidecar.write_bytes(sealed(damaged, seal))
 
 
 def test_after_all_of_that_the_server_is_well(cramped: Server) -> None:
