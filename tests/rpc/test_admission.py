@@ -164,7 +164,7 @@ def test_a_task_runs_no_more_at_once_than_its_concurrency_and_others_go_ahead(se
     server.wait_for_load(2, 2)
     answer = server.call("calc", "answer")
     assert value_of(answer) == 42
-    assert server.load() == (2, 2)
+    server.wait_for_load(2, 2)  # an answer comes before what it used is given back
     guests[0].cancel()
     guests[1].cancel()
     server.wait_for_load(2)
