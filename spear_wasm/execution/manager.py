@@ -253,7 +253,6 @@ class TaskExecutionManager:
             task.executions += 1
             task.last_status = outcome.status
             task.updated_at = int(execution.completed_at * 1000)
-            execution.function.executions += 1
             self._counters.count(
                 outcome.status,
                 execution.run_seconds,

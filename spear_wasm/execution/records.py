@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ class ExecutionRecords:
     def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
         """A task's newest records, newest first."""
         line = self._by_task.get(task_id, deque())
-        return [self._by_id[line[-index]] for index in range(1, min(limit, len(line)) + 1)]
+        return [self._by_id[execution_id] for execution_id in itertools.islice(reversed(line), limit)]
 
     def forget_task(self, task_id: str) -> int:
         """Forget a task's records; returns how many there were."""

@@ -99,12 +99,11 @@ class TaskRecord:
 class TaskFunction:
     """A function of a task, bound once, and how its runs have gone."""
 
-    __slots__ = ("binding", "executions", "name", "quick_streak")
+    __slots__ = ("binding", "name", "quick_streak")
 
     def __init__(self, name: str, binding: CallableFunction) -> None:
         self.name = name
         self.binding = binding
-        self.executions = 0
         self.quick_streak = 0
 
     @property
