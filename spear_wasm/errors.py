@@ -20,7 +20,6 @@
     │   ├── FunctionNotFound        NOT_FOUND
     │   ├── TaskExists              ALREADY_EXISTS       the name is taken by another spec
     │   ├── ExecutionExists         ALREADY_EXISTS       the execution id is in use
-    │   ├── ExecutionNotFound       NOT_FOUND
     │   ├── TaskBusy                FAILED_PRECONDITION  it has executions waiting or running
     │   ├── TooManyTasks            RESOURCE_EXHAUSTED
     │   └── ServerBusy              RESOURCE_EXHAUSTED   the line is full; says when to try again
@@ -173,10 +172,6 @@ class TaskExists(TaskError, status=StatusCode.ALREADY_EXISTS):
 
 class ExecutionExists(TaskError, status=StatusCode.ALREADY_EXISTS):
     """The execution id is in use."""
-
-
-class ExecutionNotFound(TaskError, status=StatusCode.NOT_FOUND):
-    """No execution of that id waits, runs or is remembered."""
 
 
 class TaskBusy(TaskError, status=StatusCode.FAILED_PRECONDITION):

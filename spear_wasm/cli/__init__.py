@@ -16,7 +16,7 @@ from spear_wasm.cli.options import OUTPUT
 from spear_wasm.cli.output import Output
 from spear_wasm.cli.run import run
 from spear_wasm.cli.serve import serve
-from spear_wasm.cli.service import cancel, executions, health, stats, tasks
+from spear_wasm.cli.service import health, stats, tasks
 from spear_wasm.errors import SpearError
 
 
@@ -63,9 +63,7 @@ def commands() -> None:
     """
 
 
-for _command in (
-    serve, push, list_artifacts, inspect, rm, call, run, tasks, executions, cancel, health, stats, completion,
-):  # fmt: skip
+for _command in (serve, push, list_artifacts, inspect, rm, call, run, tasks, health, stats, completion):
     commands.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""`spear-wasm tasks`, `executions`, `cancel`, `health` and `stats`: what a server is doing, and how it is."""
+"""`spear-wasm tasks`, `health` and `stats`: how a server is doing."""
 
 from __future__ import annotations
 
@@ -30,46 +30,6 @@ def tasks(prefix: str, address: str, output: Output) -> None:
         return
     columns = ("NAME", "ARTIFACT", "EXECUTIONS", "LAST STATUS", "UPDATED (UTC)", "ID")
     output.table(columns, [_row_of(task) for task in found])
-
-
-@click.command()
-@click.argument("task", type=utf8, default="")
-@address_option
-@format_option
-def executions(task: str, address: str, output: Output) -> None:
-    """List executions that wait, run or are remembered, oldest first.
-
-    TASK is the id or the name of the task whose executions are wanted.
-    """
-    with Client(address) as client:
-        found = list(client.executions(task))
-    if output.json:
-        output.document({"executions": found})
-        return
-    output.table(("ID", "FUNCTION", "STATUS", "TIME", "ERROR"), [_row_of_execution(each) for each in found])
-
-
-@click.command()
-@click.argument("execution_id", type=utf8)
-@click.option("--reason", type=utf8, default="", help="What its caller is told.")
-@click.option("--force", is_flag=True, help="Do not wait for the guest's end.")
-@address_option
-@format_option
-@click.pass_context
-def cancel(
-    context: click.Context, *, execution_id: str, reason: str, force: bool, address: str, output: Output
-) -> None:
-    """End an execution that waits or runs.
-
-    The exit code is 2 for one that had ended already.
-    """
-    with Client(address) as client:
-        answer = client.cancel(execution_id, reason, force=force)
-    if output.json:
-        output.document({"cancelled": answer})
-    else:
-        output.facts({"status": _status_of(answer.final_status)})
-    context.exit(ExitCode.OK if answer.success else ExitCode.CALLERS_MISTAKE)
 
 
 @click.command()
@@ -134,28 +94,14 @@ def stats_facts(answer: function_pb2.GetStatsResponse) -> dict[str, str]:
     }
 
 
-def _row_of_execution(execution: function_pb2.ExecutionInfo) -> tuple[str, ...]:
-    return (
-        execution.execution_id,
-        execution.function_name,
-        _status_of(execution.status),
-        format_duration(execution.execution_time_ms / 1000),
-        execution.error_message,
-    )
-
-
-def _status_of(status: function_pb2.ExecutionStatus.ValueType) -> str:
-    name = function_pb2.ExecutionStatus.Name(status).removeprefix("EXECUTION_STATUS_")
-    return "" if name == "UNKNOWN" else name
-
-
 def _row_of(task: function_pb2.TaskInfo) -> tuple[str, ...]:
+    status = function_pb2.ExecutionStatus.Name(task.last_status).removeprefix("EXECUTION_STATUS_")
     updated = datetime.fromtimestamp(task.updated_at / 1000, UTC)
     return (
         task.task_name,
         f"{task.artifact_spec.artifact_id}:{task.artifact_spec.version}".rstrip(":"),
         str(task.execution_count),
-        _status_of(task.last_status),
+        "" if status == "UNKNOWN" else status,
         updated.strftime("%Y-%m-%d %H:%M:%S"),
         task.task_id,
     )

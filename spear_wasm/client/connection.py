@@ -234,33 +234,6 @@ class Client:
         request = function_pb2.DeleteTaskRequest(task_id=task, force=force)
         return self._ask(self._functions.DeleteTask, request).deleted
 
-    def executions(self, task: str = "") -> Iterator[function_pb2.ExecutionInfo]:
-        """Executions that wait, run or are remembered, of a task or of all, in order of admission, page by page.
-
-        Raises:
-            TaskNotFound: there is no such task.
-        """
-        request = function_pb2.ListExecutionsRequest(task_id=task)
-        while True:
-            page = self._ask(self._functions.ListExecutions, request)
-            yield from page.executions
-            if not page.has_more:
-                return
-            request.start_after = page.next_start_after
-
-    def cancel(
-        self, execution_id: str, reason: str = "", *, force: bool = False
-    ) -> function_pb2.CancelExecutionResponse:
-        """Ends an execution that waits or runs; `success` is false for one that had ended already.
-
-        With `force` the answer does not wait for the guest's end.
-
-        Raises:
-            ExecutionNotFound: there is no such execution.
-        """
-        request = function_pb2.CancelExecutionRequest(execution_id=execution_id, reason=reason, force=force)
-        return self._ask(self._functions.CancelExecution, request)
-
     def health(self) -> function_pb2.GetHealthResponse:
         """Whether the server is fit for work, with details."""
         return self._ask(self._functions.GetHealth, function_pb2.GetHealthRequest(include_details=True))

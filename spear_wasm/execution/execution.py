@@ -46,22 +46,20 @@ class Call:
 class Execution:
     """An accepted call, from admission to its outcome.
 
-    Written by the manager under its lock until `outcome` is set; nothing changes afterwards. `sequence` orders
-    admission. Times ending in
+    Written by the manager under its lock until `outcome` is set; nothing changes afterwards. Times ending in
     `_at` are seconds since the epoch; the others are of time.monotonic().
     """
 
     __slots__ = (
         "_callbacks", "_done", "_lock", "accepted", "arguments", "completed_at", "deadline", "ended", "fiber",
         "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits", "memory_reserved",
-        "outcome", "priority", "sandbox_id", "sequence", "started", "started_at", "task", "timer", "usage",
+        "outcome", "priority", "sandbox_id", "started", "started_at", "task", "timer", "usage",
     )  # fmt: skip
 
     def __init__(
         self, execution_id: str, call: Call, function: TaskFunction, arguments: object, limits: Limits
     ) -> None:
         self.id = execution_id
-        self.sequence = 0
         self.task = call.task
         self.function = function
         self.arguments = arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -13,14 +12,7 @@ import structlog
 
 from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.engine.sandbox import LARGE_MEMORY_BYTES, Sandbox
-from spear_wasm.errors import (
-    ExecutionExists,
-    ExecutionNotFound,
-    ServerBusy,
-    ServerDraining,
-    TaskBusy,
-    TaskNotFound,
-)
+from spear_wasm.errors import ExecutionExists, ServerBusy, ServerDraining, TaskBusy, TaskNotFound
 from spear_wasm.execution.counters import Counters, Tally
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.fiber import Fiber
@@ -70,7 +62,6 @@ class TaskExecutionManager:
         self._active: dict[str, Execution] = {}
         self._records = ExecutionRecords(config.max_records)
         self._counters = Counters()
-        self._sequence = itertools.count(1)
         self._running = 0
         self._preparing: set[Fiber] = set()
         self._draining = False
@@ -126,7 +117,6 @@ class TaskExecutionManager:
         if not execution.id:
             suggested = call.suggested_id
             execution.id = suggested if suggested and not self._is_known(suggested) else new_id("exec")
-        execution.sequence = next(self._sequence)
         self._active[execution.id] = task.active[execution.id] = execution
 
     def _is_known(self, execution_id: str) -> bool:
@@ -350,27 +340,6 @@ class TaskExecutionManager:
         with self._lock:
             active = list(task.active.values())[-limit:] if limit else []
             return active, self._records.newest_of(task.id, limit - len(active))
-
-    def find(self, execution_id: str) -> Execution | ExecutionRecord:
-        """An execution that waits or runs, or the record of one that ended.
-
-        Raises:
-            ExecutionNotFound: it is unknown, or forgotten.
-        """
-        with self._lock:
-            found = self._active.get(execution_id) or self._records.get(execution_id)
-        if found is None:
-            raise ExecutionNotFound(f"there is no execution {shown(execution_id)}", execution_id=execution_id)
-        return found
-
-    def executions(self, task: Task | None = None) -> list[Execution | ExecutionRecord]:
-        """All that wait, run or are remembered, of a task or of the server, in the order of their admission."""
-        with self._lock:
-            active = list((self._active if task is None else task.active).values())
-            ended = (
-                self._records.all() if task is None else self._records.newest_of(task.id, len(self._records))
-            )
-        return sorted([*active, *ended], key=lambda each: each.sequence)
 
     def stats(self, hours: int = 0) -> ManagerStats:
         """Counts now, and the tally of the last so many hours (0: since the start)."""

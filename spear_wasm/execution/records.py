@@ -16,10 +16,9 @@ MAX_MESSAGE_CHARS = 200
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
-    """What is remembered of an execution. Times are seconds since the epoch; `sequence` orders admission."""
+    """What is remembered of an execution. Times are seconds since the epoch."""
 
     execution_id: str
-    sequence: int
     task_id: str
     function: str
     status: ExecutionStatus
@@ -36,7 +35,6 @@ def record_of(execution: Execution) -> ExecutionRecord:
     assert execution.completed_at is not None
     return ExecutionRecord(
         execution.id,
-        execution.sequence,
         execution.task.id,
         execution.function.name,
         execution.outcome.status,
@@ -56,19 +54,8 @@ class ExecutionRecords:
         self._by_id: OrderedDict[str, ExecutionRecord] = OrderedDict()
         self._by_task: dict[str, deque[str]] = {}
 
-    def __len__(self) -> int:
-        return len(self._by_id)
-
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._by_id
-
-    def get(self, execution_id: str) -> ExecutionRecord | None:
-        """The record of an execution, if it is remembered."""
-        return self._by_id.get(execution_id)
-
-    def all(self) -> list[ExecutionRecord]:
-        """All records, in the order in which they ended."""
-        return list(self._by_id.values())
 
     def add(self, record: ExecutionRecord) -> None:
         """Remember one more; the oldest goes where there are too many."""

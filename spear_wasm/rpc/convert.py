@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format, timestamp_pb2
 
 from spear_wasm.api import artifact_pb2, function_pb2
-from spear_wasm.errors import InvalidRequest
-from spear_wasm.execution.listing import cursor_after
-from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.task import ArtifactSpec
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ExecutionStatus, Field, Parameter
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 
     from spear_wasm.artifacts.store import StoredArtifact
     from spear_wasm.execution.execution import Execution
+    from spear_wasm.execution.records import ExecutionRecord
     from spear_wasm.execution.task import Task
     from spear_wasm.model import Signature
 
@@ -27,7 +25,6 @@ STATUS_OF: dict[ExecutionStatus | None, function_pb2.ExecutionStatus.ValueType] 
     status: function_pb2.ExecutionStatus.Value(f"EXECUTION_STATUS_{status.value}")
     for status in ExecutionStatus
 }
-_STATUS_BY_NUMBER = {number: status for status, number in STATUS_OF.items() if status is not None}
 LIMIT_NAMES = tuple(field.name for field in function_pb2.ResourceLimits.DESCRIPTOR.fields)
 INT32_MAX = 2**31 - 1
 MAX_NAME_CHARS = 200
@@ -155,45 +152,6 @@ def task_info(task: Task, *, details: bool) -> function_pb2.TaskInfo:
         message.artifact_spec.CopyFrom(spec_to(task.record.spec))
         message.metadata.update(task.record.spec.metadata)
     return message
-
-
-def status_from(status: function_pb2.ExecutionStatus.ValueType) -> ExecutionStatus | None:
-    """The status to filter by; None where any will do.
-
-    Raises:
-        InvalidRequest: there is no such status.
-    """
-    if status == function_pb2.EXECUTION_STATUS_UNKNOWN:
-        return None
-    if status not in _STATUS_BY_NUMBER:
-        raise InvalidRequest(f"status_filter {status} is unknown")
-    return _STATUS_BY_NUMBER[status]
-
-
-def cancel_response(status: ExecutionStatus, *, cancelled: bool) -> function_pb2.CancelExecutionResponse:
-    """The answer to a request to cancel, and how the execution stands."""
-    return function_pb2.CancelExecutionResponse(
-        success=cancelled,
-        message="" if cancelled else f"the execution had ended already: {status.value}",
-        final_status=STATUS_OF[status],
-    )
-
-
-def executions_page(
-    entries: Sequence[Execution | ExecutionRecord], limit: int, most_bytes: int
-) -> function_pb2.ListExecutionsResponse:
-    """The first entries, as many as `limit` and the size of an answer allow."""
-    response = function_pb2.ListExecutionsResponse()
-    for entry in entries[:limit]:
-        info = record_info(entry) if isinstance(entry, ExecutionRecord) else active_info(entry)
-        most_bytes -= info.ByteSize() + 8
-        if most_bytes < 0 and response.executions:
-            break
-        response.executions.append(info)
-    response.has_more = len(response.executions) < len(entries)
-    if response.has_more:
-        response.next_start_after = cursor_after(entries[len(response.executions) - 1])
-    return response
 
 
 def active_info(execution: Execution) -> function_pb2.ExecutionInfo:

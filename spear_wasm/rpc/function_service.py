@@ -9,12 +9,9 @@ import grpc
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
-from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound, Unimplemented
-from spear_wasm.execution import listing
+from spear_wasm.errors import InvalidRequest, TaskNotFound, Unimplemented
 from spear_wasm.execution.execution import Call
-from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.limits import UNSAID
-from spear_wasm.model import ExecutionStatus
 from spear_wasm.rpc import convert
 from spear_wasm.rpc.status import abort, reporting_errors
 from spear_wasm.rpc.waiting import SharedWork, ended
@@ -37,7 +34,6 @@ PAGE_BYTES = 900_000
 """A page ends before it grows beyond this, whatever names its entries have."""
 MAX_PRIORITY = 9
 MAX_ID_CHARS = 200
-MAX_REASON_CHARS = 200
 REGISTRATION_THREADS = 8
 MAX_REGISTRATIONS = 64
 """Calls that may wait at once for their task to be made or linked."""
@@ -150,40 +146,15 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: Context
     ) -> pb.CancelExecutionResponse:
-        """End an execution that waits or runs. With `force` the answer does not wait for the guest."""
-        execution = self._host.manager.find(request.execution_id)
-        if isinstance(execution, ExecutionRecord):
-            return convert.cancel_response(execution.status, cancelled=False)
-        reason = f": {shown(request.reason, MAX_REASON_CHARS)}" if request.reason else ""
-        self._host.manager.cancel(execution, f"cancelled on request{reason}")
-        if not request.force:
-            await ended(execution)
-        status = execution.status
-        cancelled = status is ExecutionStatus.CANCELLED or not execution.done
-        return convert.cancel_response(status, cancelled=cancelled)
+        """Not offered."""
+        raise Unimplemented("this server has no CancelExecution; cancel the InvokeFunction RPC")
 
     @reporting_errors
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
     ) -> pb.ListExecutionsResponse:
-        """Executions in the order of their admission: those that wait or run, and those that are remembered."""
-        limit = page_size(request.limit)
-        manager, task = self._host.manager, None
-        if request.task_id:
-            task = self._host.tasks.find(request.task_id)
-            if task is None:
-                raise TaskNotFound(f"there is no task {shown(request.task_id)}", task=request.task_id)
-        status = convert.status_from(request.status_filter)
-        after = self._sequence_of(request.start_after) if request.start_after else 0
-        # Sorting what is remembered takes milliseconds.
-        known = await asyncio.to_thread(manager.executions, task)
-        return convert.executions_page(listing.entries_after(known, after, status), limit, PAGE_BYTES)
-
-    def _sequence_of(self, start_after: str) -> int:
-        try:
-            return self._host.manager.find(start_after).sequence
-        except ExecutionNotFound:
-            return listing.sequence_in(start_after)
+        """Not offered."""
+        raise Unimplemented("this server has no ListExecutions; GetTask lists a task's executions")
 
     # Tasks
 

@@ -180,37 +180,6 @@ def test_tasks_are_listed(server: FakeServer, cli: Cli) -> None:
     assert listed["updated_at"] == 1_767_323_045_678
 
 
-def test_executions_are_listed(server: FakeServer, cli: Cli) -> None:
-    execution = function_pb2.ExecutionInfo(
-        execution_id="exec-1",
-        function_name="add",
-        status=function_pb2.EXECUTION_STATUS_FAILED,
-        execution_time_ms=1500,
-        error_message="it\x1b trapped",
-    )
-    server.answers["ListExecutions"] = function_pb2.ListExecutionsResponse(executions=[execution])
-    _, row = cli("executions", "calc:1").stdout.splitlines()
-    assert row.split()[:4] == ["exec-1", "add", "FAILED", "1.5"]
-    assert "\x1b" not in row
-    (listed,) = json.loads(cli("executions", "--format", "json").stdout)["executions"]
-    assert listed["status"] == "EXECUTION_STATUS_FAILED"
-
-
-@pytest.mark.parametrize(("success", "exit_code"), [(True, 0), (False, 2)])
-def test_whether_an_execution_was_cancelled_is_an_exit_code(
-    server: FakeServer, cli: Cli, success: bool, exit_code: int
-) -> None:
-    status = function_pb2.EXECUTION_STATUS_CANCELLED if success else function_pb2.EXECUTION_STATUS_COMPLETED
-    server.answers["CancelExecution"] = function_pb2.CancelExecutionResponse(
-        success=success, final_status=status
-    )
-    result = cli("cancel", "exec-1", "--reason", "enough")
-    assert result.exit_code == exit_code
-    assert ("CANCELLED" if success else "COMPLETED") in result.stdout
-    document = json.loads(cli("cancel", "exec-1", "--format", "json").stdout)
-    assert document["cancelled"]["success"] is success
-
-
 @pytest.mark.parametrize(("status", "exit_code"), [("healthy", 0), ("degraded", 0), ("unhealthy", 3)])
 def test_health_is_an_exit_code_too(server: FakeServer, cli: Cli, status: str, exit_code: int) -> None:
     server.answers["GetHealth"] = function_pb2.GetHealthResponse(status=status, message="so it is")

@@ -12,7 +12,6 @@ from spear_wasm.model import ExecutionStatus
 def record(number: int, task: str = "task") -> ExecutionRecord:
     return ExecutionRecord(
         execution_id=f"exec-{number}",
-        sequence=number,
         task_id=task,
         function="add",
         status=ExecutionStatus.COMPLETED,

@@ -269,12 +269,6 @@ def _busy_task(server: Server) -> Refusal:
         return refused(errors.TaskBusy, lambda: server.delete_task("hostile"))
 
 
-@provokes(errors.ExecutionNotFound)
-def _unknown_execution(server: Server) -> Refusal:
-    request = function_pb2.CancelExecutionRequest(execution_id="exec-nobody-started-this")
-    return refused(errors.ExecutionNotFound, lambda: server.functions.CancelExecution(request))
-
-
 @provokes(errors.TooManyTasks)
 def _many_tasks(server: Server) -> Refusal:
     return filled_up(
@@ -302,8 +296,8 @@ def _unlinkable(server: Server) -> Refusal:
 
 @provokes(errors.Unimplemented)
 def _unimplemented(server: Server) -> Refusal:
-    request = function_pb2.GetExecutionStatusRequest()
-    return refused(errors.Unimplemented, lambda: server.functions.GetExecutionStatus(request))
+    request = function_pb2.ListExecutionsRequest()
+    return refused(errors.Unimplemented, lambda: server.functions.ListExecutions(request))
 
 
 ELSEWHERE = {
