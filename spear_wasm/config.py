@@ -136,7 +136,8 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
 
     `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
-    `threads` of 0 means one for each core.
+    `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
+    results and logs of `max_record_bytes` together.
     """
 
     max_running: Count = 500
@@ -145,6 +146,7 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     max_tasks: Count = 10_000
     max_records: Count = 10_000
+    max_record_bytes: Size = Size(64 * MIB)
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""

@@ -18,6 +18,7 @@
     │   ├── InvalidRequest          INVALID_ARGUMENT
     │   ├── TaskNotFound            NOT_FOUND
     │   ├── FunctionNotFound        NOT_FOUND
+    │   ├── ExecutionNotFound       NOT_FOUND            never accepted, or forgotten since
     │   ├── TaskExists              ALREADY_EXISTS       the name is taken by another spec
     │   ├── ExecutionExists         ALREADY_EXISTS       the execution id is in use
     │   ├── TaskBusy                FAILED_PRECONDITION  it has executions waiting or running
@@ -164,6 +165,10 @@ class TaskNotFound(TaskError, status=StatusCode.NOT_FOUND):
 
 class FunctionNotFound(TaskError, status=StatusCode.NOT_FOUND):
     """The task's artifact exports no callable function of that name."""
+
+
+class ExecutionNotFound(TaskError, status=StatusCode.NOT_FOUND):
+    """No execution has that id, or its record is no longer kept."""
 
 
 class TaskExists(TaskError, status=StatusCode.ALREADY_EXISTS):

@@ -138,6 +138,13 @@ class ExecutionStatus(StrEnum):
     TIMEOUT = "TIMEOUT"
 
 
+class ExecutionMode(StrEnum):
+    """Whether whoever calls waits for the end."""
+
+    SYNC = "SYNC"
+    ASYNC = "ASYNC"
+
+
 class ErrorCode(StrEnum):
     """Why an execution did not complete. Trap codes carry the names of WebAssembly's own traps."""
 

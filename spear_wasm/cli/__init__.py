@@ -10,6 +10,7 @@ from spear_wasm.cli import exit_codes
 from spear_wasm.cli.artifacts import list_artifacts, push, rm
 from spear_wasm.cli.call import call
 from spear_wasm.cli.completion import PROGRAM, completion
+from spear_wasm.cli.executions import cancel, executions, get
 from spear_wasm.cli.exit_codes import ExitCode
 from spear_wasm.cli.inspection import inspect
 from spear_wasm.cli.options import OUTPUT
@@ -63,7 +64,10 @@ def commands() -> None:
     """
 
 
-for _command in (serve, push, list_artifacts, inspect, rm, call, run, tasks, health, stats, completion):
+_COMMANDS = (
+    serve, push, list_artifacts, inspect, rm, call, get, cancel, executions, run, tasks, health, stats, completion,
+)  # fmt: skip
+for _command in _COMMANDS:
     commands.add_command(_command)
 
 

@@ -14,11 +14,12 @@ import grpc
 from google.protobuf.message import Message
 
 from spear_wasm.client.errors import errors_of
-from spear_wasm.client.result import CallResult, GuestFailure, result_of
+from spear_wasm.client.result import CallResult, GuestFailure, result_from, result_of
 from spear_wasm.client.stubs import artifact_pb2, artifact_pb2_grpc, function_pb2, function_pb2_grpc
 from spear_wasm.client.values import Argument, encode
-from spear_wasm.errors import InvalidRequest, TaskNotFound
+from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound
 from spear_wasm.limits import ResourceLimits
+from spear_wasm.model import ExecutionStatus
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50052"
 
@@ -200,6 +201,55 @@ class Client:
         request.invocation_type = function_pb2.INVOCATION_TYPE_EXISTING_TASK
         request.task_id = task
         return self._invoke(request, timeout, check=check)
+
+    # --- executions -----------------------------------------------------------------------------------
+
+    def execution(self, execution_id: str) -> CallResult:
+        """How an execution is, or how it ended, with its result.
+
+        Raises:
+            ExecutionNotFound: the server never had it, or keeps no record of it any more.
+        """
+        request = function_pb2.GetExecutionStatusRequest(execution_id=execution_id, include_result=True)
+        answer = self._ask(self._functions.GetExecutionStatus, request)
+        if not answer.found:
+            message = answer.message or f"there is no execution {execution_id!r}"
+            raise ExecutionNotFound(message, execution_id=execution_id)
+        return result_from(answer.result, execution_id)
+
+    def executions(
+        self, task: str = "", status: ExecutionStatus | None = None
+    ) -> Iterator[function_pb2.ExecutionInfo]:
+        """Executions, of a task or of all, in order of creation, fetched page by page.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        request = function_pb2.ListExecutionsRequest(task_id=task)
+        if status is not None:
+            request.status_filter = function_pb2.ExecutionStatus.Value(f"EXECUTION_STATUS_{status.value}")
+        while True:
+            page = self._ask(self._functions.ListExecutions, request)
+            yield from page.executions
+            if not page.has_more:
+                return
+            request.start_after = page.next_start_after
+
+    def cancel(
+        self, execution_id: str, reason: str = "", *, force: bool = False
+    ) -> function_pb2.CancelExecutionResponse:
+        """Ends an execution; the answer's `success` is False where it had ended before.
+
+        Args:
+            execution_id: which.
+            reason: goes into its error message.
+            force: do not wait until its guest is stopped.
+
+        Raises:
+            ExecutionNotFound: the server never had it, or keeps no record of it any more.
+        """
+        request = function_pb2.CancelExecutionRequest(execution_id=execution_id, reason=reason, force=force)
+        return self._ask(self._functions.CancelExecution, request)
 
     # --- tasks and the service ------------------------------------------------------------------------
 

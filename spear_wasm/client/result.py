@@ -18,7 +18,7 @@ class CallResult:
         value: an int, a float, text, bytes or structured data, as the guest's runtime has it; several values
             are a list, none is None. In lists and structured data whole numbers are ints, an i64 beyond 2^53
             is decimal text, and bytes are base64 text.
-        status: COMPLETED, FAILED, CANCELLED or TIMEOUT.
+        status: COMPLETED, FAILED, CANCELLED or TIMEOUT; PENDING or RUNNING where it has not ended.
         error_code: one of `spear_wasm.model.ErrorCode`, or of a newer server's; empty where the guest
             completed.
         error_message: for people; may hold the guest's words.
@@ -33,8 +33,8 @@ class CallResult:
         fuel_used: 0 where no fuel was metered.
         memory_used_bytes: peak of the sandbox's memories together.
         execution_id: names the execution.
-        task_id: names the task that it belongs to.
-        instance_id: names the sandbox that served it.
+        task_id: names the task that it belongs to; empty where an execution was asked for by its id.
+        instance_id: names the sandbox that served it; the same holds.
     """
 
     value: Json | bytes
@@ -60,6 +60,11 @@ class CallResult:
         """Whether the guest completed."""
         return self.status is ExecutionStatus.COMPLETED
 
+    @property
+    def ended(self) -> bool:
+        """Whether the execution is over."""
+        return self.status not in {ExecutionStatus.PENDING, ExecutionStatus.RUNNING}
+
 
 class GuestFailure(Exception):
     """The call was carried out, and the guest failed: a trap, a limit, an error of its own.
@@ -83,7 +88,13 @@ def result_of(answer: function_pb2.InvokeFunctionResponse) -> CallResult:
     Raises:
         RemoteError: the answer holds a status or a value that we do not know.
     """
-    result = answer.result
+    return result_from(answer.result, answer.execution_id, answer.task_id, answer.instance_id)
+
+
+def result_from(
+    result: function_pb2.ExecutionResult, execution_id: str, task_id: str = "", instance_id: str = ""
+) -> CallResult:
+    """The same for an execution's result alone."""
     return CallResult(
         value=_value_of(result),
         status=_status_of(result),
@@ -99,9 +110,9 @@ def result_of(answer: function_pb2.InvokeFunctionResponse) -> CallResult:
         queue_time_ms=result.queue_time_ms,
         fuel_used=result.fuel_used,
         memory_used_bytes=result.memory_used_bytes,
-        execution_id=answer.execution_id,
-        task_id=answer.task_id,
-        instance_id=answer.instance_id,
+        execution_id=execution_id,
+        task_id=task_id,
+        instance_id=instance_id,
     )
 
 

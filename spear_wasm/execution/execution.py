@@ -12,7 +12,7 @@ import structlog
 
 from spear_wasm.execution.state import Lifecycle
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
-from spear_wasm.model import ExecutionStatus, Outcome, Parameter, Usage
+from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Parameter, Usage
 from spear_wasm.scheduling import DEFAULT_PRIORITY
 
 if TYPE_CHECKING:
@@ -41,19 +41,21 @@ class Call:
     suggested_id: str = ""
     force_new_instance: bool = False
     priority: int = DEFAULT_PRIORITY
+    mode: ExecutionMode = ExecutionMode.SYNC
 
 
 class Execution:
     """An accepted call, from admission to its outcome.
 
     Written by the manager under its lock until `outcome` is set; nothing changes afterwards. Times ending in
-    `_at` are seconds since the epoch; the others are of time.monotonic().
+    `_at` are seconds since the epoch; the others are of time.monotonic(). `sequence` orders creation.
     """
 
     __slots__ = (
         "_callbacks", "_done", "_lock", "accepted", "arguments", "completed_at", "deadline", "ended", "fiber",
         "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits", "memory_reserved",
-        "outcome", "priority", "sandbox_id", "started", "started_at", "task", "timer", "usage",
+        "mode", "outcome", "priority", "sandbox_id", "sequence", "started", "started_at", "task", "timer",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +68,8 @@ class Execution:
         self.limits = limits
         self.force_new_instance = call.force_new_instance
         self.priority = call.priority
+        self.mode = call.mode
+        self.sequence = 0
         self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
         self.deadline = self.accepted + budget_ms / 1000

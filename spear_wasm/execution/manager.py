@@ -60,7 +60,8 @@ class TaskExecutionManager:
         # guards: all below, and the mutable parts of tasks and executions
         self._scheduler: InstanceScheduler[Execution] = InstanceScheduler()
         self._active: dict[str, Execution] = {}
-        self._records = ExecutionRecords(config.max_records)
+        self._records = ExecutionRecords(config.max_records, int(config.max_record_bytes))
+        self._last_sequence = 0
         self._counters = Counters()
         self._running = 0
         self._preparing: set[Fiber] = set()
@@ -117,6 +118,8 @@ class TaskExecutionManager:
         if not execution.id:
             suggested = call.suggested_id
             execution.id = suggested if suggested and not self._is_known(suggested) else new_id("exec")
+        # The clock's time, so that the numbers of an earlier run of the server are lower.
+        self._last_sequence = execution.sequence = max(self._last_sequence + 1, time.time_ns())
         self._active[execution.id] = task.active[execution.id] = execution
 
     def _is_known(self, execution_id: str) -> bool:
@@ -340,6 +343,16 @@ class TaskExecutionManager:
         with self._lock:
             active = list(task.active.values())[-limit:] if limit else []
             return active, self._records.newest_of(task.id, limit - len(active))
+
+    def find(self, execution_id: str) -> Execution | ExecutionRecord | None:
+        """An execution that waits or runs, or what is remembered of one that ended."""
+        with self._lock:
+            return self._active.get(execution_id) or self._records.get(execution_id)
+
+    def executions(self) -> list[Execution | ExecutionRecord]:
+        """All of them, in no order."""
+        with self._lock:
+            return [*self._active.values(), *self._records.all()]
 
     def stats(self, hours: int = 0) -> ManagerStats:
         """Counts now, and the tally of the last so many hours (0: since the start)."""

@@ -9,7 +9,7 @@ from google.protobuf import json_format, timestamp_pb2
 from spear_wasm.api import artifact_pb2, function_pb2
 from spear_wasm.execution.task import ArtifactSpec
 from spear_wasm.limits import ResourceLimits
-from spear_wasm.model import ExecutionStatus, Field, Parameter
+from spear_wasm.model import ExecutionMode, ExecutionStatus, Field, Parameter
 from spear_wasm.rpc.values import decode_any, encode_results
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ STATUS_OF: dict[ExecutionStatus | None, function_pb2.ExecutionStatus.ValueType] 
 }
 LIMIT_NAMES = tuple(field.name for field in function_pb2.ResourceLimits.DESCRIPTOR.fields)
 INT32_MAX = 2**31 - 1
+MODE_OF = {mode: function_pb2.ExecutionMode.Value(f"EXECUTION_MODE_{mode.value}") for mode in ExecutionMode}
+MAX_MESSAGE_CHARS = 200
 MAX_NAME_CHARS = 200
 """Guest-chosen names in lists are cut here, so that a page stays small."""
 
@@ -160,7 +162,7 @@ def active_info(execution: Execution) -> function_pb2.ExecutionInfo:
         execution_id=execution.id,
         task_id=execution.task.id,
         function_name=execution.function.name[:MAX_NAME_CHARS],
-        execution_mode=function_pb2.EXECUTION_MODE_SYNC,
+        execution_mode=MODE_OF[execution.mode],
         status=STATUS_OF[execution.status],
         started_at=timestamp(execution.started_at),
         execution_time_ms=round(execution.run_seconds * 1000),
@@ -173,13 +175,13 @@ def record_info(record: ExecutionRecord) -> function_pb2.ExecutionInfo:
         execution_id=record.execution_id,
         task_id=record.task_id,
         function_name=record.function[:MAX_NAME_CHARS],
-        execution_mode=function_pb2.EXECUTION_MODE_SYNC,
+        execution_mode=MODE_OF[record.mode],
         status=STATUS_OF[record.status],
         started_at=timestamp(record.started_at),
         completed_at=timestamp(record.completed_at),
-        execution_time_ms=record.execution_time_ms,
-        memory_used_bytes=record.memory_used_bytes,
-        error_message=record.error_message,
+        execution_time_ms=round(record.run_seconds * 1000),
+        memory_used_bytes=record.usage.peak_memory_bytes,
+        error_message=record.outcome.error_message[:MAX_MESSAGE_CHARS],
     )
 
 

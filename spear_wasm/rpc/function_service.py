@@ -9,10 +9,11 @@ import grpc
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
-from spear_wasm.errors import InvalidRequest, TaskNotFound, Unimplemented
-from spear_wasm.execution.execution import Call
+from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound, Unimplemented
+from spear_wasm.execution.execution import Call, Execution
+from spear_wasm.execution.listing import Listed, Wanted, no_such_place, oldest, sequence_in
 from spear_wasm.limits import UNSAID
-from spear_wasm.rpc import convert
+from spear_wasm.rpc import convert, executions
 from spear_wasm.rpc.status import abort, reporting_errors
 from spear_wasm.rpc.waiting import SharedWork, ended
 from spear_wasm.scheduling import DEFAULT_PRIORITY
@@ -21,7 +22,6 @@ from spear_wasm.values import shown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.task import Task
     from spear_wasm.host import Host
     from spear_wasm.rpc.figures import Figures
@@ -34,6 +34,7 @@ PAGE_BYTES = 900_000
 """A page ends before it grows beyond this, whatever names its entries have."""
 MAX_PRIORITY = 9
 MAX_ID_CHARS = 200
+MAX_REASON_CHARS = 200
 REGISTRATION_THREADS = 8
 MAX_REGISTRATIONS = 64
 """Calls that may wait at once for their task to be made or linked."""
@@ -139,22 +140,62 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     async def GetExecutionStatus(
         self, request: pb.GetExecutionStatusRequest, context: Context
     ) -> pb.GetExecutionStatusResponse:
-        """Not offered."""
-        raise Unimplemented("this server runs executions synchronously; their results come with the call")
+        """How an execution is, or how it ended."""
+        execution = self._host.manager.find(request.execution_id)
+        if execution is None:
+            message = f"there is no execution {shown(request.execution_id)}, or no longer a record of it"
+            return pb.GetExecutionStatusResponse(found=False, message=message)
+        return executions.status_response(
+            execution, payload=request.include_result, logs=request.include_logs
+        )
 
     @reporting_errors
     async def CancelExecution(
         self, request: pb.CancelExecutionRequest, context: Context
     ) -> pb.CancelExecutionResponse:
-        """Not offered."""
-        raise Unimplemented("this server has no CancelExecution; cancel the InvokeFunction RPC")
+        """End an execution that waits or runs."""
+        execution = self._execution(request.execution_id)
+        if not isinstance(execution, Execution):
+            return executions.already_ended(execution.status)
+        reason = f"cancelled: {shown(request.reason, MAX_REASON_CHARS)}" if request.reason else "cancelled"
+        self._host.manager.cancel(execution, reason)
+        if not request.force:
+            await ended(execution)
+        return executions.cancel_response(execution)
+
+    def _execution(self, execution_id: str) -> Listed:
+        execution = self._host.manager.find(execution_id)
+        if execution is None:
+            raise ExecutionNotFound(
+                f"there is no execution {shown(execution_id)}, or no longer a record of it",
+                execution_id=execution_id,
+            )
+        return execution
 
     @reporting_errors
     async def ListExecutions(
         self, request: pb.ListExecutionsRequest, context: Context
     ) -> pb.ListExecutionsResponse:
-        """Not offered."""
-        raise Unimplemented("this server has no ListExecutions; GetTask lists a task's executions")
+        """Executions in the order of their creation."""
+        limit = page_size(request.limit)
+        wanted = Wanted(
+            task_id=self._host.tasks.get(request.task_id).id if request.task_id else "",
+            status=executions.status_filter(request.status_filter),
+            after=self._place_of(request.start_after),
+        )
+        found = oldest(self._host.manager.executions(), wanted, limit + 1)
+        return executions.page_of(found, limit, PAGE_BYTES)
+
+    def _place_of(self, start_after: str) -> int:
+        if not start_after:
+            return 0
+        place = sequence_in(start_after)
+        if place is None:
+            execution = self._host.manager.find(start_after)
+            if execution is None:
+                raise no_such_place(start_after)
+            place = execution.sequence
+        return place
 
     # Tasks
 

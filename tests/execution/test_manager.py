@@ -463,8 +463,8 @@ def test_what_ended_is_remembered_with_its_figures(guests: Guests) -> None:
     active, records = guests.manager.records_of(task, 10)
     assert active == [running]
     assert [record.execution_id for record in records] == [each.id for each in reversed(done)]
-    assert records[1].memory_used_bytes == 2 << 20
-    assert records[0].error_message == "the guest executed `unreachable`"
+    assert records[1].usage.peak_memory_bytes == 2 << 20
+    assert records[0].outcome.error_message == "the guest executed `unreachable`"
     assert (records[0].function, records[0].status) == ("unreachable", FAILED)
     guests.cancel(running)
 

@@ -6,20 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords
-from spear_wasm.model import ExecutionStatus
+from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
+
+MUCH = 1 << 20
 
 
-def record(number: int, task: str = "task") -> ExecutionRecord:
+def record(number: int, task: str = "task", *, written: int = 0) -> ExecutionRecord:
     return ExecutionRecord(
         execution_id=f"exec-{number}",
         task_id=task,
         function="add",
-        status=ExecutionStatus.COMPLETED,
+        mode=ExecutionMode.SYNC,
+        sequence=number,
+        sandbox_id="",
         started_at=float(number),
         completed_at=float(number),
-        execution_time_ms=0,
-        memory_used_bytes=0,
-        error_message="",
+        run_seconds=0,
+        queue_seconds=0,
+        outcome=Outcome(ExecutionStatus.COMPLETED),
+        usage=Usage(stdout=b"x" * written),
     )
 
 
@@ -28,7 +33,7 @@ def numbers(records: list[ExecutionRecord]) -> list[int]:
 
 
 def test_a_tasks_newest_come_first() -> None:
-    records = ExecutionRecords(most=10)
+    records = ExecutionRecords(10, MUCH)
     for number, task in enumerate(["a", "b", "a", "a"]):
         records.add(record(number, task))
     assert numbers(records.newest_of("a", 2)) == [3, 2]
@@ -38,7 +43,7 @@ def test_a_tasks_newest_come_first() -> None:
 
 
 def test_the_oldest_of_all_tasks_goes_where_there_are_too_many() -> None:
-    records = ExecutionRecords(most=2)
+    records = ExecutionRecords(2, MUCH)
     for number, task in enumerate(["a", "b", "b"]):
         records.add(record(number, task))
     assert "exec-0" not in records
@@ -48,7 +53,7 @@ def test_the_oldest_of_all_tasks_goes_where_there_are_too_many() -> None:
 
 
 def test_forgetting_a_task_says_how_many_records_went_and_frees_their_ids() -> None:
-    records = ExecutionRecords(most=10)
+    records = ExecutionRecords(10, MUCH)
     for number, task in enumerate(["a", "b", "a"]):
         records.add(record(number, task))
     assert records.forget_task("a") == 2
@@ -57,9 +62,24 @@ def test_forgetting_a_task_says_how_many_records_went_and_frees_their_ids() -> N
     assert numbers(records.newest_of("b", 9)) == [1]
 
 
+def test_the_oldest_go_where_what_they_wrote_is_too_much_but_the_newest_stays() -> None:
+    records = ExecutionRecords(most=10, most_bytes=100)
+    for number, written in enumerate([50, 0, 40]):
+        records.add(record(number, written=written))
+    assert numbers(records.newest_of("task", 9)) == [2, 1, 0]
+    records.add(record(3, written=20))
+    assert numbers(records.newest_of("task", 9)) == [3, 2, 1]
+    records.add(record(4, written=1000))
+    assert numbers(records.newest_of("task", 9)) == [4]
+    records.forget_task("task")
+    records.add(record(5, written=100))
+    records.add(record(6))
+    assert numbers(records.newest_of("task", 9)) == [6, 5]
+
+
 @given(st.lists(st.sampled_from(["a", "b", "c", "forget a", "forget b"]), max_size=100), st.integers(1, 10))
 def test_what_is_remembered_is_the_newest_of_all_that_was_not_forgotten(steps: list[str], most: int) -> None:
-    records = ExecutionRecords(most)
+    records = ExecutionRecords(most, MUCH)
     kept: list[ExecutionRecord] = []
     for number, step in enumerate(steps):
         if step.startswith("forget "):

@@ -255,9 +255,6 @@ def test_asynchronous_execution_is_not_offered(wait: bool, server: Server) -> No
 
 def test_what_is_not_offered_says_so(server: Server) -> None:
     stub = server.functions
-    refused(Unimplemented, lambda: stub.GetExecutionStatus(pb.GetExecutionStatusRequest()))
-    refused(Unimplemented, lambda: stub.CancelExecution(pb.CancelExecutionRequest()))
-    refused(Unimplemented, lambda: stub.ListExecutions(pb.ListExecutionsRequest()))
     refused(Unimplemented, lambda: list(stub.StreamFunction(pb.InvokeFunctionRequest())))
 
 

@@ -296,8 +296,14 @@ def _unlinkable(server: Server) -> Refusal:
 
 @provokes(errors.Unimplemented)
 def _unimplemented(server: Server) -> Refusal:
-    request = function_pb2.ListExecutionsRequest()
-    return refused(errors.Unimplemented, lambda: server.functions.ListExecutions(request))
+    request = function_pb2.InvokeFunctionRequest()
+    return refused(errors.Unimplemented, lambda: list(server.functions.StreamFunction(request)))
+
+
+@provokes(errors.ExecutionNotFound)
+def _unknown_execution(server: Server) -> Refusal:
+    request = function_pb2.CancelExecutionRequest(execution_id="nobody's")
+    return refused(errors.ExecutionNotFound, lambda: server.functions.CancelExecution(request))
 
 
 ELSEWHERE = {

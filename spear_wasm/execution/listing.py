@@ -1,0 +1,64 @@
+"""Lists of executions in the order of their creation, page by page."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from spear_wasm.errors import InvalidRequest
+from spear_wasm.execution.execution import Execution
+from spear_wasm.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from spear_wasm.execution.records import ExecutionRecord
+    from spear_wasm.model import ExecutionStatus
+
+Listed: TypeAlias = "Execution | ExecutionRecord"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which executions a list is to hold; empty and None leave the choice open."""
+
+    task_id: str = ""
+    status: ExecutionStatus | None = None
+    after: int = 0
+
+    def fits(self, execution: Listed) -> bool:
+        """Whether an execution belongs to the list."""
+        return (
+            execution.sequence > self.after
+            and (not self.task_id or task_id_of(execution) == self.task_id)
+            and (self.status is None or execution.status is self.status)
+        )
+
+
+def task_id_of(execution: Listed) -> str:
+    """The task that an execution is of."""
+    return execution.task.id if isinstance(execution, Execution) else execution.task_id
+
+
+def oldest(executions: Iterable[Listed], wanted: Wanted, limit: int) -> list[Listed]:
+    """The first that are wanted, oldest first."""
+    return heapq.nsmallest(limit, filter(wanted.fits, executions), key=lambda each: each.sequence)
+
+
+def cursor_of(execution: Listed) -> str:
+    """What to hand in as `start_after` to go on behind this one."""
+    return f"@{execution.sequence}"
+
+
+def sequence_in(cursor: str) -> int | None:
+    """The place that a cursor stands for; None where the text is no cursor."""
+    number = cursor[1:]
+    return int(number) if cursor.startswith("@") and number.isdecimal() and len(number) < 20 else None
+
+
+def no_such_place(start_after: str) -> InvalidRequest:
+    """What is wrong with a `start_after` that is neither a cursor nor an id."""
+    return InvalidRequest(
+        f"start_after {shown(start_after)} is neither a cursor of ours nor the id of an execution that is kept"
+    )

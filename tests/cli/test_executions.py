@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spear_wasm.client.stubs import function_pb2 as pb
+from tests.cli.conftest import Cli
+from tests.cli.fake_server import FakeServer
+
+
+def answers_status(server: FakeServer, status: str, **fields: str) -> None:
+    number = pb.ExecutionStatus.Value(f"EXECUTION_STATUS_{status}")
+    result = pb.ExecutionResult(status=number, **fields)  # type: ignore[arg-type]  # as the test has it
+    server.answers["GetExecutionStatus"] = pb.GetExecutionStatusResponse(found=True, result=result)
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_get_says_how_an_execution_is_that_has_not_ended(status: str, server: FakeServer, cli: Cli) -> None:
+    answers_status(server, status)
+    result = cli("get", "exec-1")
+    assert (result.exit_code, result.stdout) == (0, f"{status}\n")
+    assert server.request.execution_id == "exec-1"
+    assert server.request.include_result
+
+
+def test_get_shows_a_failure_as_call_does(server: FakeServer, cli: Cli) -> None:
+    answers_status(server, "FAILED", error_code="TRAP_UNREACHABLE", error_message="it trapped")
+    result = cli("get", "exec-1")
+    assert result.exit_code == 1
+    assert "TRAP_UNREACHABLE: it trapped" in result.stderr
+    assert json.loads(cli("get", "exec-1", "--format", "json").stdout)["error_code"] == "TRAP_UNREACHABLE"
+
+
+def test_an_unknown_execution_is_the_callers_mistake(server: FakeServer, cli: Cli) -> None:
+    server.answers["GetExecutionStatus"] = pb.GetExecutionStatusResponse(found=False, message="there is none")
+    result = cli("get", "exec-1")
+    assert result.exit_code == 2
+    assert "there is none" in result.stderr
+
+
+@pytest.mark.parametrize(("success", "exit_code"), [(True, 0), (False, 2)])
+def test_cancel_says_whether_it_was_in_time(
+    success: bool, exit_code: int, server: FakeServer, cli: Cli
+) -> None:
+    server.answers["CancelExecution"] = pb.CancelExecutionResponse(success=success, message="so it is")
+    result = cli("cancel", "exec-1", "--reason", "too slow", "--force")
+    assert result.exit_code == exit_code
+    assert "so it is" in result.stderr
+    assert (server.request.reason, server.request.force) == ("too slow", True)
+
+
+def test_executions_lists_all_pages_and_escapes_what_guests_chose(server: FakeServer, cli: Cli) -> None:
+    first, second = (
+        pb.ExecutionInfo(execution_id=f"exec-{number}", function_name="f\x1b", execution_mode=pb.EXECUTION_MODE_SYNC,
+                         status=pb.EXECUTION_STATUS_FAILED, error_message="it\ntrapped")
+        for number in (1, 2)
+    )  # fmt: skip
+    server.answers["ListExecutions"] = [
+        pb.ListExecutionsResponse(executions=[first], has_more=True, next_start_after="@1"),
+        pb.ListExecutionsResponse(executions=[second]),
+    ]
+    rows = cli("executions", "my-task", "--status", "failed").stdout.splitlines()
+    assert rows[0].split()[:4] == ["ID", "FUNCTION", "MODE", "STATUS"]
+    assert [row.split() for row in rows[1:]] == [
+        [f"exec-{number}", "f\\x1b", "SYNC", "FAILED", "it\\ntrapped"] for number in (1, 2)
+    ]
+    assert [request.start_after for request in server.requests] == ["", "@1"]
+    assert server.requests[0].task_id == "my-task"
+    assert server.requests[0].status_filter == pb.EXECUTION_STATUS_FAILED
