@@ -239,7 +239,7 @@ def _other_task(server: Server) -> Refusal:
 def _used_execution_id(server: Server) -> Refusal:
     asked: dict[str, Any] = {"task_id": "kept", "function_name": "answer", "execution_id": fresh("execution")}
     server.invoke(**asked)
-    return refused(errors.ExecutionExists, lambda: server.invoke(**asked))
+    return refused(errors.ExecutionExists, lambda: server.invoke(**asked, force_new_instance=True))
 
 
 @provokes(errors.TaskBusy)
