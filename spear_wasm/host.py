@@ -68,6 +68,24 @@ class Host:
         self.registration.restore(store.load())
         self.durable.recover(self.tasks, self.registration)
 
+    def delete_task(self, reference: str, *, force: bool, forget_records: bool) -> int:
+        """End a task; returns how many records of executions were forgotten with it, in memory or on disk.
+
+        Raises:
+            TaskNotFound: there is none of that id or name.
+            TaskBusy: it has executions and `force` is not set.
+        """
+        task = self.tasks.get(reference)
+        remembered = {
+            record.execution_id
+            for record in self.manager.records_of(task, self.config.execution.max_records)[1]
+        }
+        forgotten = self.registration.delete(task.id, force=force, forget_records=forget_records)
+        if not forget_records:
+            return forgotten
+        on_disk = self.durable.journal.forget_task(task.id).result()
+        return forgotten + len(set(on_disk) - remembered)
+
     def drain(self) -> None:
         """Accept nothing more and see the running executions to their end, within the grace configured.
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 import structlog
 
-from spear_wasm.errors import ExecutionExists
+from spear_wasm.errors import ExecutionExists, JournalFailed
 from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.limits import ResourceLimits
@@ -117,7 +117,7 @@ class Retention:
 class ExecutionJournal:
     """Durable executions, in one SQLite database. Thread-safe; closed by `close`.
 
-    The futures of writes fail where the disk does, then nothing of theirs was written.
+    The futures of writes fail with JournalFailed where the disk does; then nothing of theirs was written.
     """
 
     def __init__(self, path: Path, retention: Retention, clock: Callable[[], float] = time.time) -> None:
@@ -239,7 +239,7 @@ class ExecutionJournal:
         write = _Write(change)
         with self._work:
             if self._closing:
-                write.future.set_exception(sqlite3.ProgrammingError("the journal is closed"))
+                write.future.set_exception(JournalFailed("the journal is closed"))
             else:
                 self._queue.append(write)
                 self._work.notify()
@@ -273,7 +273,7 @@ class ExecutionJournal:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             for write in batch:
-                write.future.set_exception(error)
+                write.future.set_exception(JournalFailed(f"the disk failed: {error}"))
             return
         for write in batch:
             write.settle()
@@ -305,10 +305,9 @@ class ExecutionJournal:
         digest, record, payload = rows[0]
         return Kept(digest, None if record is None else _whole(record, payload))
 
-    def attempts(self, execution_id: str) -> int:
-        """How often an execution was begun; 0 for an unknown one."""
-        rows = self._read("SELECT attempts FROM executions WHERE execution_id = ?", execution_id)
-        return int(rows[0][0]) if rows else 0
+    def holds(self, execution_id: str) -> bool:
+        """Whether anything is kept under an id."""
+        return bool(self._read("SELECT 1 FROM executions WHERE execution_id = ?", execution_id))
 
     def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """Outcomes in order of creation, without what the executions gave and wrote."""

@@ -249,7 +249,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         """End a task."""
         if not request.task_id:
             raise InvalidRequest("task_id is empty")
-        delete = self._host.registration.delete
+        delete = self._host.delete_task
         reference, force, forget = request.task_id, request.force, request.cleanup_executions
         cleaned = await self._registrations.run(
             object(), lambda: delete(reference, force=force, forget_records=forget)

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from spear_wasm.api import function_pb2 as pb
+from spear_wasm.client import Client, GuestFailure
 from spear_wasm.client.values import decode
 from spear_wasm.errors import ExecutionExists, FunctionNotFound, InvalidRequest, ServerBusy
 from tests.rpc.conftest import StartServer
@@ -123,6 +124,48 @@ def test_what_the_memory_has_forgotten_the_disk_tells(start_server: StartServer)
 @pytest.mark.parametrize("retries", [-1, 101])
 def test_retries_out_of_range_are_refused(retries: int, server: Server) -> None:
     refused(InvalidRequest, lambda: submit(server, "calc", "answer", context=context(max_retries=retries)))
+
+
+def test_a_suggested_id_that_the_disk_alone_knows_is_only_noted(start_server: StartServer) -> None:
+    server = start_server("[execution]\nmax_records = 1")
+    server.upload(fixture("calc"), "calc")
+    wish = context(execution_id="wish")
+    first, _, second = (
+        submit(server, "calc", "answer", wait=True, context=each) for each in (wish, None, wish)
+    )
+    assert first.execution_id == "wish"
+    assert second.execution_id.startswith("exec-")
+
+
+def test_deleting_a_task_forgets_its_executions_on_disk_too(start_server: StartServer) -> None:
+    server = start_server("[execution]\nmax_records = 2")
+    server.upload(fixture("calc"), "calc")
+    answers = [submit(server, "calc", "answer", wait=True) for _ in range(4)]
+    server.call("calc", "answer")
+    deleted = server.delete_task(answers[0].task_id, cleanup_executions=True)
+    assert deleted.cleaned_executions == 5
+    assert not any(status_of(server, answer.execution_id).found for answer in answers)
+    assert not listed(server).executions
+
+
+def test_outcomes_on_disk_are_bounded_in_number(start_server: StartServer) -> None:
+    server = start_server("[execution]\nmax_records = 1\nmax_stored = 2")
+    server.upload(fixture("calc"), "calc")
+    made = [submit(server, "calc", "answer", wait=True).execution_id for _ in range(4)]
+    until(lambda: ids(listed(server)) == made[-2:])
+
+
+def test_the_client_hands_in_and_waits(server: Server) -> None:
+    with Client(server.address) as client:
+        key = fresh("key")
+        assert client.submit("calc", "divide", 84, 2, key=key) == key
+        assert client.wait(key).value == 42
+        assert client.submit("calc", "divide", 84, 2, key=key) == key
+        failing = client.submit("calc", "divide", 84, 0)
+        with pytest.raises(GuestFailure, match="TRAP_DIVIDE_BY_ZERO"):
+            client.wait(failing)
+        assert [each.execution_id for each in client.executions("calc:1")][-2:] == [key, failing]
+        assert not client.cancel(key).success
 
 
 # --- keys -------------------------------------------------------------------------------------------------

@@ -286,6 +286,7 @@ def _unknown_execution(server: Server) -> Refusal:
 
 
 ELSEWHERE = {
+    errors.JournalFailed: "the disk fails, which no caller can bring about: test_journal",
     errors.ServerDraining: "test_a_server_that_shuts_down_is_unavailable",
     errors.ConfigurationError: "the operator's mistake, at the command line: test_lifecycle",
     errors.SandboxUnavailable: "the engine fails for want of memory, which no caller can bring about",
