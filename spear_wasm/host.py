@@ -83,6 +83,7 @@ class Host:
         forgotten = self.registration.delete(task.id, force=force, forget_records=forget_records)
         if not forget_records:
             return forgotten
+        self.durable.wait_for_end(task.id)
         on_disk = self.durable.journal.forget_task(task.id).result()
         return forgotten + len(set(on_disk) - remembered)
 

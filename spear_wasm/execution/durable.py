@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from spear_wasm.execution.task_registry import TaskRegistry
 
 log = structlog.get_logger()
+
+CANCEL_SECONDS = 10.0
+"""More than guests that are cancelled, and the disk, need to come to an end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +124,12 @@ class DurableExecutions:
         """The durable execution of that id that has no outcome on disk yet."""
         with self._lock:
             return self._open.get(execution_id)
+
+    def wait_for_end(self, task_id: str) -> None:
+        """Return when what a task has yet to do, which is being cancelled, has its outcomes on disk."""
+        with self._lock:
+            ends = [each.recorded for each in self._open.values() if each.execution.task.id == task_id]
+        wait(ends, CANCEL_SECONDS)
 
     # Its life
 

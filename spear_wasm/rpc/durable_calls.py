@@ -104,11 +104,13 @@ class DurableCalls:
     ) -> pb.InvokeFunctionResponse:
         if isinstance(found, ExecutionRecord):
             return _ended_response(found)
-        await asyncio.shield(asyncio.wrap_future(found.accepted))
-        asynchronous = request.execution_mode == pb.EXECUTION_MODE_ASYNC
-        if asynchronous and not request.wait and not found.execution.lifecycle.is_final:
-            return _accepted_response(found.execution)
-        record = await (_recorded(found) if asynchronous else self._recorded_while_called(found))
+        if request.execution_mode == pb.EXECUTION_MODE_ASYNC:
+            await _accepted(found)
+            if not request.wait and not found.execution.lifecycle.is_final:
+                return _accepted_response(found.execution)
+            record = await _recorded(found)
+        else:
+            record = await self._recorded_while_called(found)
         if record is None:
             raise ServerDraining("the server is shutting down; the call is kept, and runs when it is back")
         return _ended_response(record)
@@ -118,6 +120,7 @@ class DurableCalls:
         execution = durable.execution
         self._callers[execution.id] = self._callers.get(execution.id, 0) + 1
         try:
+            await _accepted(durable)
             return await _recorded(durable)
         except asyncio.CancelledError:
             if self._callers[execution.id] == 1:
@@ -148,6 +151,10 @@ class DurableCalls:
     async def kept(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """The first outcomes on disk that are wanted."""
         return await in_thread(self._threads, lambda: self._durable.journal.page(wanted, limit))
+
+
+async def _accepted(durable: DurableExecution) -> None:
+    await asyncio.shield(asyncio.wrap_future(durable.accepted))
 
 
 async def _recorded(durable: DurableExecution) -> ExecutionRecord | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -217,3 +218,22 @@ def test_a_closed_journal_takes_nothing(journal: ExecutionJournal) -> None:
     done(write)
     with pytest.raises(JournalFailed, match="closed"):
         done(journal.accept(accepted(2)))
+
+
+def test_what_comes_while_the_disk_is_busy_shares_one_transaction(journal: ExecutionJournal) -> None:
+    statements: list[str] = []
+    journal._writing.set_trace_callback(statements.append)
+    busy, go_on = threading.Event(), threading.Event()
+
+    def linger(_: sqlite3.Connection) -> None:
+        busy.set()
+        go_on.wait(PATIENCE)
+
+    journal._enqueue(linger)
+    assert busy.wait(PATIENCE)
+    writes = [journal.accept(accepted(number)) for number in range(1, 51)]
+    go_on.set()
+    for write in writes:
+        done(write)
+    assert statements.count("COMMIT") <= 3  # the first two, and perhaps one that pruned
+    assert len(journal.unfinished()) == 50

@@ -71,9 +71,7 @@ def test_an_asynchronous_call_that_waits_is_answered_when_it_has_ended(server: S
     assert code_of(submit(server, "calc", "divide", 1, 0, wait=True)) == "TRAP_DIVIDE_BY_ZERO"
 
 
-def test_hanging_up_ends_neither_a_waiting_caller_nor_the_deadline_an_asynchronous_call(
-    server: Server,
-) -> None:
+def test_hanging_up_does_not_end_an_asynchronous_call(server: Server) -> None:
     name = fresh("running")
     with pytest.raises(grpc.RpcError) as gone:
         submit(server, "hostile", "spin", wait=True, deadline=0.5, context=context(execution_id=name))
@@ -146,6 +144,15 @@ def test_deleting_a_task_forgets_its_executions_on_disk_too(start_server: StartS
     assert deleted.cleaned_executions == 5
     assert not any(status_of(server, answer.execution_id).found for answer in answers)
     assert not listed(server).executions
+
+
+def test_deleting_a_task_by_force_forgets_what_it_was_doing_too(start_server: StartServer) -> None:
+    server = start_server(ONE_AT_A_TIME)
+    server.upload(fixture("hostile"), "hostile")
+    running, waiting = (submit(server, "hostile", "spin") for _ in range(2))
+    wait_for(server, running.execution_id, RUNNING)
+    server.delete_task(running.task_id, cleanup_executions=True, force=True)
+    assert not any(status_of(server, each.execution_id).found for each in (running, waiting))
 
 
 def test_outcomes_on_disk_are_bounded_in_number(start_server: StartServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ExecutionExists, ServerDraining
 from tests.rpc.conftest import StartServer
-from tests.rpc.serving import Pending, Server, context, fixture, refused, until, value_of
+from tests.rpc.serving import PATIENCE, Pending, Server, context, fixture, refused, until, value_of
 from tests.rpc.test_durable import COMPLETED, PENDING, RUNNING, outcome, submit
 from tests.rpc.test_executions import cancel, ids, listed, status_of, wait_for
 
@@ -142,3 +143,39 @@ def test_what_waits_for_a_task_that_is_gone_fails_and_says_why(
     result = outcome(second, waiting)
     assert result.error_code == "INSTANCE_FAILED"
     assert "not to be run any more" in result.error_message
+
+
+def test_whatever_the_moment_of_the_kill_what_was_acknowledged_is_there_once(
+    start_server: StartServer, directory: Path
+) -> None:
+    first = started(start_server, directory)
+    acknowledged: list[str] = []
+    enough = threading.Event()
+
+    def submit_until_the_end(thread: int) -> None:
+        for number in range(1000):
+            try:
+                submit(first, "calc", "answer", execution_id=f"{thread}.{number}")
+            except grpc.RpcError:
+                return
+            acknowledged.append(f"{thread}.{number}")
+            if len(acknowledged) > 100:
+                enough.set()
+
+    threads = [threading.Thread(target=submit_until_the_end, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    assert enough.wait(PATIENCE)
+    killed(first)
+    for each in threads:
+        each.join(PATIENCE)
+
+    second = start_server(ONE_AT_A_TIME, directory)
+    ends = {(each, outcome(second, each).error_code) for each in acknowledged}
+    assert {code for _, code in ends} <= {"", "WORKER_LOST"}
+    kept = ids(listed(second, limit=1000))
+    assert set(acknowledged) <= set(kept)
+    assert len(kept) == len(set(kept))
+    killed(second)
+    third = start_server(ONE_AT_A_TIME, directory)
+    assert {(each, outcome(third, each).error_code) for each in acknowledged} == ends
