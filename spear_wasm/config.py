@@ -137,7 +137,8 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
     `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
-    results and logs of `max_record_bytes` together.
+    results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk keeps as many as
+    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`.
     """
 
     max_running: Count = 500
@@ -147,6 +148,9 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     max_tasks: Count = 10_000
     max_records: Count = 10_000
     max_record_bytes: Size = Size(64 * MIB)
+    max_stored: Count = 100_000
+    max_stored_bytes: Size = Size(4 << 30)
+    stored_for: Seconds = Seconds(7 * 86400)
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""

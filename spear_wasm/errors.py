@@ -20,7 +20,8 @@
     │   ├── FunctionNotFound        NOT_FOUND
     │   ├── ExecutionNotFound       NOT_FOUND            never accepted, or forgotten since
     │   ├── TaskExists              ALREADY_EXISTS       the name is taken by another spec
-    │   ├── ExecutionExists         ALREADY_EXISTS       the execution id is in use
+    │   ├── ExecutionExists         INVALID_ARGUMENT     the execution id is another request's
+    │   ├── JournalFailed           UNAVAILABLE          the disk did not take a call that is to be kept
     │   ├── TaskBusy                FAILED_PRECONDITION  it has executions waiting or running
     │   ├── TooManyTasks            RESOURCE_EXHAUSTED
     │   └── ServerBusy              RESOURCE_EXHAUSTED   the line is full; says when to try again
@@ -175,8 +176,12 @@ class TaskExists(TaskError, status=StatusCode.ALREADY_EXISTS):
     """The task name is taken by a task with another spec."""
 
 
-class ExecutionExists(TaskError, status=StatusCode.ALREADY_EXISTS):
-    """The execution id is in use."""
+class ExecutionExists(TaskError, status=StatusCode.INVALID_ARGUMENT):
+    """The execution id is that of another request, whose execution is kept."""
+
+
+class JournalFailed(TaskError, status=StatusCode.UNAVAILABLE):
+    """The disk did not take a call that is to be kept; it does not run."""
 
 
 class TaskBusy(TaskError, status=StatusCode.FAILED_PRECONDITION):

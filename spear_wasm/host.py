@@ -13,7 +13,9 @@ from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
 from spear_wasm.engine.engine import Engine
 from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.execution.durable import DurableExecutions
 from spear_wasm.execution.executor import Executor
+from spear_wasm.execution.journal import ExecutionJournal, Retention
 from spear_wasm.execution.manager import TaskExecutionManager
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
 from spear_wasm.execution.task_registry import TaskRegistry
@@ -25,7 +27,8 @@ from spear_wasm.runtime import RuntimeManager
 class Host:
     """The parts that a door needs. Opened and closed by `open_host`.
 
-    `tasks` finds tasks, `registration` makes and ends them, `manager` runs their functions.
+    `tasks` finds tasks, `registration` makes and ends them, `manager` runs their functions, `durable` those whose
+    fate is kept on disk.
     """
 
     def __init__(self, config: Config, data_dir: Path, closing: contextlib.ExitStack) -> None:
@@ -42,9 +45,12 @@ class Host:
         self.engines = {False: Engine(plain, tick), True: Engine(metered, tick)}
         for engine in self.engines.values():
             closing.callback(engine.close)
+        journal = ExecutionJournal(data_dir / "executions.db", _retention(config))
+        closing.callback(journal.close)
         executor = Executor(config.execution.thread_count())
         closing.callback(executor.close)
-        self.manager = TaskExecutionManager(config.execution, executor)
+        self.manager = TaskExecutionManager(config.execution, executor, journal.last_sequence())
+        self.durable = DurableExecutions(self.manager, journal)
         store = TaskStore(data_dir / "tasks.db")
         closing.callback(store.close)
         self.tasks = TaskRegistry(store, config.execution.max_tasks)
@@ -60,9 +66,34 @@ class Host:
         )
         closing.callback(self.registration.close_pools)
         self.registration.restore(store.load())
+        self.durable.recover(self.tasks, self.registration)
+
+    def delete_task(self, reference: str, *, force: bool, forget_records: bool) -> int:
+        """End a task; returns how many records of executions were forgotten with it, in memory or on disk.
+
+        Raises:
+            TaskNotFound: there is none of that id or name.
+            TaskBusy: it has executions and `force` is not set.
+        """
+        task = self.tasks.get(reference)
+        remembered = {
+            record.execution_id
+            for record in self.manager.records_of(task, self.config.execution.max_records)[1]
+        }
+        forgotten = self.registration.delete(task.id, force=force, forget_records=forget_records)
+        if not forget_records:
+            return forgotten
+        self.durable.wait_for_end(task.id)
+        on_disk = self.durable.journal.forget_task(task.id).result()
+        return forgotten + len(set(on_disk) - remembered)
 
     def drain(self) -> None:
-        """Accept nothing more and see the running executions to their end, within the grace configured."""
+        """Accept nothing more and see the running executions to their end, within the grace configured.
+
+        Durable ones that wait are left for the next run of the server.
+        """
+        self.manager.stop_accepting()
+        self.durable.suspend()
         self.manager.drain(self.config.server.shutdown_grace)
 
 
@@ -77,6 +108,11 @@ def open_host(config: Config, data_dir: Path) -> Iterator[Host]:
         host = Host(config, data_dir, closing)
         closing.callback(host.drain)
         yield host
+
+
+def _retention(config: Config) -> Retention:
+    execution = config.execution
+    return Retention(execution.max_stored, int(execution.max_stored_bytes), execution.stored_for)
 
 
 def _limit_policy(config: Config) -> LimitPolicy:

@@ -18,6 +18,12 @@ from spear_wasm.client import Client
 @click.argument("reference", metavar="REF", type=utf8)
 @click.argument("function", type=utf8)
 @call_options
+@click.option(
+    "--async",
+    "asynchronous",
+    is_flag=True,
+    help="Print the execution's ID and do not wait for it; `get` shows how it ends.",
+)
 @result_option
 @address_option
 @format_option
@@ -28,6 +34,7 @@ def call(
     reference: str,
     function: str,
     call: CallArguments,
+    asynchronous: bool,
     result_file: Path | None,
     address: str,
     output: Output,
@@ -38,6 +45,9 @@ def call(
     signature decides; behind `--` none of them is taken for an option. The result goes to standard output;
     logs, costs and errors go to standard error.
     """
+    if asynchronous:
+        _submit(reference, function, call, address, output)
+        return
     with Client(address) as client:
         result = client.call(
             reference,
@@ -50,3 +60,19 @@ def call(
         )
     show_result(output, result, result_file)
     context.exit(exit_codes.of_result(result))
+
+
+def _submit(reference: str, function: str, call: CallArguments, address: str, output: Output) -> None:
+    with Client(address) as client:
+        execution_id = client.submit(
+            reference,
+            function,
+            *call.positional,
+            parameters=call.named,
+            timeout=call.timeout,
+            limits=call.limits,
+        )
+    if output.json:
+        output.document({"execution_id": execution_id})
+    else:
+        output.line(execution_id)

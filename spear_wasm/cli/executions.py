@@ -19,19 +19,26 @@ from spear_wasm.units import format_duration
 
 @click.command()
 @click.argument("execution_id", metavar="ID", type=utf8)
+@click.option("--wait", is_flag=True, help="Until it has ended.")
 @result_option
 @address_option
 @format_option
 @click.pass_context
 def get(
-    context: click.Context, *, execution_id: str, result_file: Path | None, address: str, output: Output
+    context: click.Context,
+    *,
+    execution_id: str,
+    wait: bool,
+    result_file: Path | None,
+    address: str,
+    output: Output,
 ) -> None:
     """Show how an execution is, or how it ended.
 
     An execution that ended is shown as `call` would have shown it.
     """
     with Client(address) as client:
-        result = client.execution(execution_id)
+        result = client.wait(execution_id, check=False) if wait else client.execution(execution_id)
     if result.ended or output.json:
         show_result(output, result, result_file if result.ended else None)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _CHUNK_BYTES = 128 << 10
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
@@ -202,6 +204,45 @@ class Client:
         request.task_id = task
         return self._invoke(request, timeout, check=check)
 
+    def submit(
+        self,
+        reference: str,
+        function: str,
+        *args: Argument,
+        parameters: Mapping[str, Argument] | None = None,
+        timeout: float | None = None,
+        limits: ResourceLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+        key: str = "",
+    ) -> str:
+        """Hands in a call to be run whatever becomes of this connection; returns its execution's id at once.
+
+        The server keeps it on disk. `wait` and `execution` tell how it ends.
+
+        Args:
+            reference: as for `call`, like all that is not told of here.
+            function: what the module exports.
+            args: by position.
+            parameters: by name, after those by position.
+            timeout: seconds until the guest is stopped, queueing included; None: the task's budget.
+            limits: tighter ones than the task's, for this call alone.
+            environment: variables on top of the task's.
+            key: becomes the execution's id. Handing in the same with the same key is done once.
+
+        Raises:
+            ExecutionExists: another call has the key.
+            SpearError: the call was not accepted.
+        """
+        request = _call_request(
+            function, args, parameters, timeout=timeout, limits=limits, environment=environment
+        )
+        request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
+        request.artifact_spec.CopyFrom(_artifact_spec(reference))
+        request.execution_mode = function_pb2.EXECUTION_MODE_ASYNC
+        if key:
+            request.execution_id = key
+        return self._ask(self._functions.InvokeFunction, request).execution_id
+
     # --- executions -----------------------------------------------------------------------------------
 
     def execution(self, execution_id: str) -> CallResult:
@@ -216,6 +257,21 @@ class Client:
             message = answer.message or f"there is no execution {execution_id!r}"
             raise ExecutionNotFound(message, execution_id=execution_id)
         return result_from(answer.result, execution_id)
+
+    def wait(self, execution_id: str, *, check: bool = True) -> CallResult:
+        """Returns when an execution has ended, with its result. The server is asked again and again.
+
+        Raises:
+            GuestFailure: the guest failed, and `check` is set.
+            ExecutionNotFound: the server never had it, or keeps no record of it any more.
+        """
+        pause = _FIRST_PAUSE
+        while not (result := self.execution(execution_id)).ended:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        if check and not result.ok:
+            raise GuestFailure(result)
+        return result
 
     def executions(
         self, task: str = "", status: ExecutionStatus | None = None

@@ -28,8 +28,9 @@ log = structlog.get_logger()
 class Call:
     """What a caller wants done. `budget_ms` of 0 leaves the time to the task's limit.
 
-    `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free.
-    Where calls wait, a higher `priority` goes first.
+    `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free. A
+    `sequence` is the place in the order of creation that an execution of an earlier run had. Where calls
+    wait, a higher `priority` goes first.
     """
 
     task: Task
@@ -42,20 +43,23 @@ class Call:
     force_new_instance: bool = False
     priority: int = DEFAULT_PRIORITY
     mode: ExecutionMode = ExecutionMode.SYNC
+    sequence: int = 0
 
 
 class Execution:
     """An accepted call, from admission to its outcome.
 
-    Written by the manager under its lock until `outcome` is set; nothing changes afterwards. Times ending in
+    Written by the manager under its lock until `outcome` is set; nothing changes afterwards. One that is withdrawn
+    before it began is done without an outcome. `before_run` is called when its turn has come, with what then
+    makes it run. Times ending in
     `_at` are seconds since the epoch; the others are of time.monotonic(). `sequence` orders creation.
     """
 
     __slots__ = (
-        "_callbacks", "_done", "_lock", "accepted", "arguments", "completed_at", "deadline", "ended", "fiber",
-        "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits", "memory_reserved",
-        "mode", "outcome", "priority", "sandbox_id", "sequence", "started", "started_at", "task", "timer",
-        "usage",
+        "_callbacks", "_done", "_lock", "accepted", "arguments", "before_run", "completed_at", "deadline",
+        "ended", "fiber", "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits",
+        "memory_reserved", "mode", "outcome", "priority", "sandbox_id", "sequence", "started", "started_at",
+        "task", "timer", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +73,8 @@ class Execution:
         self.force_new_instance = call.force_new_instance
         self.priority = call.priority
         self.mode = call.mode
-        self.sequence = 0
+        self.sequence = call.sequence
+        self.before_run: Callable[[Callable[[], None]], None] | None = None
         self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
         self.deadline = self.accepted + budget_ms / 1000

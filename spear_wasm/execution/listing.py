@@ -41,9 +41,13 @@ def task_id_of(execution: Listed) -> str:
     return execution.task.id if isinstance(execution, Execution) else execution.task_id
 
 
-def oldest(executions: Iterable[Listed], wanted: Wanted, limit: int) -> list[Listed]:
-    """The first that are wanted, oldest first."""
-    return heapq.nsmallest(limit, filter(wanted.fits, executions), key=lambda each: each.sequence)
+def oldest(
+    kept: Iterable[ExecutionRecord], remembered: Iterable[Listed], wanted: Wanted, limit: int
+) -> list[Listed]:
+    """The first that are wanted, oldest first, of those on disk and those in memory."""
+    by_sequence: dict[int, Listed] = {each.sequence: each for each in kept}
+    by_sequence |= {each.sequence: each for each in remembered if wanted.fits(each)}
+    return heapq.nsmallest(limit, by_sequence.values(), key=lambda each: each.sequence)
 
 
 def cursor_of(execution: Listed) -> str:

@@ -52,7 +52,9 @@ class TaskExecutionManager:
     may use any thread.
     """
 
-    def __init__(self, config: TaskExecutionManagerConfig, executor: Executor) -> None:
+    def __init__(
+        self, config: TaskExecutionManagerConfig, executor: Executor, last_sequence: int = 0
+    ) -> None:
         self._config = config
         self._executor = executor
         self._capacity = Capacity(config.max_running, config.total_memory())
@@ -61,7 +63,8 @@ class TaskExecutionManager:
         self._scheduler: InstanceScheduler[Execution] = InstanceScheduler()
         self._active: dict[str, Execution] = {}
         self._records = ExecutionRecords(config.max_records, int(config.max_record_bytes))
-        self._last_sequence = 0
+        self._last_sequence = last_sequence
+        self._held: set[Execution] = set()
         self._counters = Counters()
         self._running = 0
         self._preparing: set[Fiber] = set()
@@ -83,12 +86,7 @@ class TaskExecutionManager:
             ServerDraining: the server is shutting down.
             TaskNotFound: the task was deleted meanwhile.
         """
-        task = call.task
-        limits = task.limits.for_call(call.limits) if call.limits else task.limits
-        function = task.function(call.function)
-        arguments = function.binding.arguments(call.parameters, limits)
-        execution = Execution(call.execution_id, call, function, arguments, limits)
-        execution.memory_reserved = _memory_need(execution)
+        execution = _execution_of(call)
         with self._lock:
             self._admit(execution, call)
             starts = not len(self._scheduler) and self._judge(execution) is Verdict.START
@@ -97,10 +95,39 @@ class TaskExecutionManager:
             else:
                 self._wait_in_line(execution)
         if starts:
-            self._run(execution, on_the_spot=on_the_spot and function.is_quick)
+            self._run(execution, on_the_spot=on_the_spot and execution.function.is_quick)
         else:
             self._start_waiting()
         return execution
+
+    def hold(self, call: Call) -> Execution:
+        """Accept a call as `submit` does, but let it wait beside the line until it is released."""
+        execution = _execution_of(call)
+        with self._lock:
+            self._admit(execution, call)
+            self._held.add(execution)
+        return execution
+
+    def release(self, execution: Execution) -> None:
+        """Let an execution that is held into the line; nothing happens to one that has ended there."""
+        with self._lock:
+            if execution not in self._held:
+                return
+            self._held.discard(execution)
+            self._wait_in_line(execution)
+        self._start_waiting()
+
+    def withdraw(self, execution: Execution) -> bool:
+        """Take back an execution that has not begun, as if it had not been accepted; whether that was so."""
+        with self._lock:
+            waited = self._leave_line(execution)
+            if waited:
+                del self._active[execution.id], execution.task.active[execution.id]
+        if waited:
+            self._cancel_timer(execution)
+            execution.set_done()
+            self._start_waiting()
+        return waited
 
     def _admit(self, execution: Execution, call: Call) -> None:
         task = execution.task
@@ -110,16 +137,19 @@ class TaskExecutionManager:
             raise TaskNotFound(f"task {shown(task.name)} was deleted")
         if execution.id and self._is_known(execution.id):
             raise ExecutionExists(f"execution id {shown(execution.id)} is in use", execution_id=execution.id)
-        if len(self._scheduler) >= self._config.max_pending:
+        waiting = len(self._scheduler) + len(self._held)
+        # What an earlier run of the server has accepted is not refused by this one.
+        if waiting >= self._config.max_pending and not execution.sequence:
             raise ServerBusy(
-                f"{len(self._scheduler)} executions wait already, the server's bound",
+                f"{waiting} executions wait already, the server's bound",
                 retry_after=self._retry_after(),
             )
         if not execution.id:
             suggested = call.suggested_id
             execution.id = suggested if suggested and not self._is_known(suggested) else new_id("exec")
         # The clock's time, so that the numbers of an earlier run of the server are lower.
-        self._last_sequence = execution.sequence = max(self._last_sequence + 1, time.time_ns())
+        execution.sequence = execution.sequence or max(self._last_sequence + 1, time.time_ns())
+        self._last_sequence = max(self._last_sequence, execution.sequence)
         self._active[execution.id] = task.active[execution.id] = execution
 
     def _is_known(self, execution_id: str) -> bool:
@@ -157,8 +187,11 @@ class TaskExecutionManager:
     def _run(self, execution: Execution, *, on_the_spot: bool) -> None:
         """Get a sandbox and start its fiber. The execution has begun and holds its room."""
         task = execution.task
-        if execution.timer is not None:
-            self._executor.cancel_timer(execution.timer)
+        self._cancel_timer(execution)
+        if execution.before_run is not None:
+            before_run, execution.before_run = execution.before_run, None
+            before_run(lambda: self._run(execution, on_the_spot=False))
+            return
         linkage = task.linkages.get(execution.limits.max_fuel != 0)
         if linkage is None:  # its artifact or its task was removed while it waited
             # Later, since its end may start the next one, which may have to end like this one, and so on.
@@ -265,11 +298,23 @@ class TaskExecutionManager:
             failure(ErrorCode.TIMEOUT, "the execution's time budget ended while it waited in the line"),
         )
 
+    def _leave_line(self, execution: Execution) -> bool:
+        if execution in self._held:
+            self._held.discard(execution)
+            waited = True
+        else:
+            waited = self._scheduler.remove(execution.task, execution)
+        if waited and not len(self._scheduler):
+            self._all_ended.notify_all()
+        return waited
+
+    def _cancel_timer(self, execution: Execution) -> None:
+        if execution.timer is not None:
+            self._executor.cancel_timer(execution.timer)
+
     def _end_waiting(self, execution: Execution, outcome: Outcome) -> bool:
         with self._lock:
-            waited = self._scheduler.remove(execution.task, execution)
-            if waited and not len(self._scheduler):
-                self._all_ended.notify_all()
+            waited = self._leave_line(execution)
         if waited:
             self._end(execution, outcome, Usage())
             # It may have been what held up the line.
@@ -278,10 +323,12 @@ class TaskExecutionManager:
 
     def cancel(self, execution: Execution, reason: str) -> None:
         """End an execution, waiting or running; nothing happens to one that has ended."""
-        fault = GuestFault(ErrorCode.CANCELLED, reason)
+        self.kill(execution, GuestFault(ErrorCode.CANCELLED, reason))
+
+    def kill(self, execution: Execution, fault: GuestFault) -> None:
+        """The same with another fault."""
         if self._end_waiting(execution, fault.outcome()):
-            if execution.timer is not None:
-                self._executor.cancel_timer(execution.timer)
+            self._cancel_timer(execution)
             return
         with self._lock:
             fiber, execution.kill_fault = execution.fiber, fault
@@ -372,10 +419,14 @@ class TaskExecutionManager:
 
     # Shutting down
 
-    def drain(self, grace_seconds: float) -> None:
-        """Accept nothing more; wait for executions, at most so long, then end those that are left."""
+    def stop_accepting(self) -> None:
+        """Refuse calls from now on."""
         with self._lock:
             self._draining = True
+
+    def drain(self, grace_seconds: float) -> None:
+        """Accept nothing more; wait for executions, at most so long, then end those that are left."""
+        self.stop_accepting()
         if not self._wait_until_idle(grace_seconds):
             self.cancel_all("the server is shutting down")
             self._wait_until_idle(None)
@@ -394,6 +445,15 @@ class TaskExecutionManager:
     def _wait_until_idle(self, timeout: float | None) -> bool:
         with self._all_ended:
             return self._all_ended.wait_for(lambda: not self._running and not len(self._scheduler), timeout)
+
+
+def _execution_of(call: Call) -> Execution:
+    limits = call.task.limits.for_call(call.limits) if call.limits else call.task.limits
+    function = call.task.function(call.function)
+    arguments = function.binding.arguments(call.parameters, limits)
+    execution = Execution(call.execution_id, call, function, arguments, limits)
+    execution.memory_reserved = _memory_need(execution)
+    return execution
 
 
 def _guest_run(

@@ -37,14 +37,15 @@ def status_filter(number: int) -> ExecutionStatus | None:
 def status_response(execution: Listed, *, payload: bool, logs: bool) -> pb.GetExecutionStatusResponse:
     """What GetExecutionStatus says of an execution."""
     if isinstance(execution, Execution):
-        return pb.GetExecutionStatusResponse(found=True, result=_unfinished_result(execution))
+        return pb.GetExecutionStatusResponse(found=True, result=unfinished_result(execution))
     response = pb.GetExecutionStatusResponse(found=True, result=record_result(execution, payload=payload))
     if logs:
         response.logs.extend(execution.usage.stderr.decode(errors="backslashreplace").splitlines())
     return response
 
 
-def _unfinished_result(execution: Execution) -> pb.ExecutionResult:
+def unfinished_result(execution: Execution) -> pb.ExecutionResult:
+    """How an execution is that has not ended."""
     return pb.ExecutionResult(
         status=STATUS_OF[execution.status],
         execution_time_ms=round(execution.run_seconds * 1000),

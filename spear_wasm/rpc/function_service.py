@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
@@ -13,7 +14,9 @@ from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound, U
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.listing import Listed, Wanted, no_such_place, oldest, sequence_in
 from spear_wasm.limits import UNSAID
+from spear_wasm.model import ExecutionMode
 from spear_wasm.rpc import convert, executions
+from spear_wasm.rpc.durable_calls import DurableCalls, is_durable
 from spear_wasm.rpc.status import abort, reporting_errors
 from spear_wasm.rpc.waiting import SharedWork, ended
 from spear_wasm.scheduling import DEFAULT_PRIORITY
@@ -49,6 +52,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self._host = host
         self._figures = figures
         self._registrations = SharedWork(REGISTRATION_THREADS, MAX_REGISTRATIONS, "spear-registration")
+        self._durable_calls = DurableCalls(host)
         # Tasks by the bytes of the spec that asked for them: most callers send the same spec with every call.
         # Valid for one generation of the artifact store, in which every name means one digest.
         self._known_specs: dict[tuple[str, bytes], Task] = {}
@@ -57,6 +61,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     def close(self) -> None:
         """Wait for what the threads still do."""
         self._registrations.close()
+        self._durable_calls.close()
 
     # Calls
 
@@ -66,6 +71,8 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     ) -> pb.InvokeFunctionResponse:
         """Run a function of a task, which is made first where the request brings a spec."""
         _check_modes(request)
+        if is_durable(request):
+            return await self._durable_calls.invoke(request, lambda: self._call(request, context))
         task = await self._task_for(request)
         execution = self._host.manager.submit(
             await self._linked(_call_from(request, task, context.time_remaining())), on_the_spot=True
@@ -73,6 +80,15 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         if not execution.done:
             await self._until_ended(execution)
         return convert.invoke_response(execution)
+
+    async def _call(self, request: pb.InvokeFunctionRequest, context: Context) -> Call:
+        task = await self._task_for(request)
+        asynchronous = request.execution_mode == pb.EXECUTION_MODE_ASYNC
+        # Who hands in a call to be run some time may hang up long before.
+        call = _call_from(request, task, None if asynchronous else context.time_remaining())
+        if asynchronous:
+            call = replace(call, mode=ExecutionMode.ASYNC)
+        return await self._linked(call)
 
     async def _until_ended(self, execution: Execution) -> None:
         try:
@@ -141,7 +157,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self, request: pb.GetExecutionStatusRequest, context: Context
     ) -> pb.GetExecutionStatusResponse:
         """How an execution is, or how it ended."""
-        execution = self._host.manager.find(request.execution_id)
+        execution = await self._durable_calls.find(request.execution_id)
         if execution is None:
             message = f"there is no execution {shown(request.execution_id)}, or no longer a record of it"
             return pb.GetExecutionStatusResponse(found=False, message=message)
@@ -154,17 +170,18 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self, request: pb.CancelExecutionRequest, context: Context
     ) -> pb.CancelExecutionResponse:
         """End an execution that waits or runs."""
-        execution = self._execution(request.execution_id)
+        execution = await self._execution(request.execution_id)
         if not isinstance(execution, Execution):
             return executions.already_ended(execution.status)
         reason = f"cancelled: {shown(request.reason, MAX_REASON_CHARS)}" if request.reason else "cancelled"
         self._host.manager.cancel(execution, reason)
         if not request.force:
             await ended(execution)
+            await self._durable_calls.settled(execution.id)
         return executions.cancel_response(execution)
 
-    def _execution(self, execution_id: str) -> Listed:
-        execution = self._host.manager.find(execution_id)
+    async def _execution(self, execution_id: str) -> Listed:
+        execution = await self._durable_calls.find(execution_id)
         if execution is None:
             raise ExecutionNotFound(
                 f"there is no execution {shown(execution_id)}, or no longer a record of it",
@@ -181,17 +198,19 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         wanted = Wanted(
             task_id=self._host.tasks.get(request.task_id).id if request.task_id else "",
             status=executions.status_filter(request.status_filter),
-            after=self._place_of(request.start_after),
+            after=await self._place_of(request.start_after),
         )
-        found = oldest(self._host.manager.executions(), wanted, limit + 1)
+        on_disk = await self._durable_calls.kept(wanted, limit + 1)
+        # Memory is asked last, and believed where the disk knew of an execution that has ended since.
+        found = oldest(on_disk, self._host.manager.executions(), wanted, limit + 1)
         return executions.page_of(found, limit, PAGE_BYTES)
 
-    def _place_of(self, start_after: str) -> int:
+    async def _place_of(self, start_after: str) -> int:
         if not start_after:
             return 0
         place = sequence_in(start_after)
         if place is None:
-            execution = self._host.manager.find(start_after)
+            execution = await self._durable_calls.find(start_after)
             if execution is None:
                 raise no_such_place(start_after)
             place = execution.sequence
@@ -238,7 +257,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         """End a task."""
         if not request.task_id:
             raise InvalidRequest("task_id is empty")
-        delete = self._host.registration.delete
+        delete = self._host.delete_task
         reference, force, forget = request.task_id, request.force, request.cleanup_executions
         cleaned = await self._registrations.run(
             object(), lambda: delete(reference, force=force, forget_records=forget)
@@ -275,14 +294,15 @@ def page_size(asked: int) -> int:
 
 def _check_modes(request: pb.InvokeFunctionRequest) -> None:
     mode = request.execution_mode
-    if mode == pb.EXECUTION_MODE_ASYNC:
-        raise Unimplemented("this server runs executions synchronously; use EXECUTION_MODE_SYNC")
-    if mode not in {pb.EXECUTION_MODE_UNKNOWN, pb.EXECUTION_MODE_SYNC}:
-        raise InvalidRequest(f"execution_mode {mode} is not for InvokeFunction; use EXECUTION_MODE_SYNC")
+    if mode not in {pb.EXECUTION_MODE_UNKNOWN, pb.EXECUTION_MODE_SYNC, pb.EXECUTION_MODE_ASYNC}:
+        raise InvalidRequest(f"execution_mode {mode} is not for InvokeFunction; use SYNC or ASYNC")
     if not 0 <= request.priority <= MAX_PRIORITY:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
-    if request.context.max_retries:
-        raise Unimplemented("this server does not retry; leave context.max_retries at 0")
+    if request.context.max_retries and not is_durable(request):
+        raise Unimplemented(
+            "only calls that are ASYNC or have an execution_id begin again, where the server was lost; "
+            "leave context.max_retries at 0"
+        )
     if request.context.environment:
         raise InvalidRequest(
             "the runtimes of this server give their guests no environment variables; leave context.environment empty"

@@ -68,3 +68,27 @@ def test_executions_lists_all_pages_and_escapes_what_guests_chose(server: FakeSe
     assert [request.start_after for request in server.requests] == ["", "@1"]
     assert server.requests[0].task_id == "my-task"
     assert server.requests[0].status_filter == pb.EXECUTION_STATUS_FAILED
+
+
+def test_call_async_prints_the_id_and_nothing_else(server: FakeServer, cli: Cli) -> None:
+    server.answers_with(status=pb.EXECUTION_STATUS_PENDING)
+    result = cli("call", "--async", "calc", "add", "1", "-2")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "exec-1\n", "")
+    assert server.request.execution_mode == pb.EXECUTION_MODE_ASYNC
+    assert len(server.request.parameters) == 2
+    assert json.loads(cli("call", "--async", "calc", "add", "--format", "json").stdout) == {
+        "execution_id": "exec-1"
+    }
+
+
+def test_get_wait_asks_until_the_execution_has_ended(server: FakeServer, cli: Cli) -> None:
+    server.answers["GetExecutionStatus"] = [
+        pb.GetExecutionStatusResponse(found=True, result=pb.ExecutionResult(status=status))
+        for status in (
+            pb.EXECUTION_STATUS_PENDING,
+            pb.EXECUTION_STATUS_RUNNING,
+            pb.EXECUTION_STATUS_COMPLETED,
+        )
+    ]
+    assert cli("get", "exec-1", "--wait").exit_code == 0
+    assert len(server.requests) == 3

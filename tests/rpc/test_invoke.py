@@ -247,12 +247,6 @@ def test_streaming_is_not_for_invoke_function(server: Server) -> None:
     refused(InvalidRequest, lambda: server.call("calc", "answer", execution_mode=pb.EXECUTION_MODE_STREAM))
 
 
-@pytest.mark.parametrize("wait", [False, True])
-def test_asynchronous_execution_is_not_offered(wait: bool, server: Server) -> None:
-    mode = pb.EXECUTION_MODE_ASYNC
-    refused(Unimplemented, lambda: server.call("calc", "answer", execution_mode=mode, wait=wait))
-
-
 def test_what_is_not_offered_says_so(server: Server) -> None:
     stub = server.functions
     refused(Unimplemented, lambda: list(stub.StreamFunction(pb.InvokeFunctionRequest())))
@@ -300,10 +294,10 @@ def test_ids_are_made_where_none_is_given(server: Server) -> None:
     assert answers[0].estimated_completion_ms == 0
 
 
-def test_an_execution_id_is_used_once(server: Server) -> None:
+def test_an_execution_id_is_for_one_request(server: Server) -> None:
     execution_id = str(uuid.uuid4())
     assert server.call("calc", "answer", execution_id=execution_id).execution_id == execution_id
-    refusal = refused(ExecutionExists, lambda: server.call("calc", "answer", execution_id=execution_id))
+    refusal = refused(ExecutionExists, lambda: server.call("calc", "divide", 1, 1, execution_id=execution_id))
     assert refusal.metadata == {"execution_id": execution_id}
 
 

@@ -260,7 +260,7 @@ def _other_task(server: Server) -> Refusal:
 def _used_execution_id(server: Server) -> Refusal:
     asked: dict[str, Any] = {"task_id": "kept", "function_name": "answer", "execution_id": fresh("execution")}
     server.invoke(**asked)
-    return refused(errors.ExecutionExists, lambda: server.invoke(**asked))
+    return refused(errors.ExecutionExists, lambda: server.invoke(**asked, force_new_instance=True))
 
 
 @provokes(errors.TaskBusy)
@@ -307,6 +307,7 @@ def _unknown_execution(server: Server) -> Refusal:
 
 
 ELSEWHERE = {
+    errors.JournalFailed: "the disk fails, which no caller can bring about: test_journal",
     errors.ServerDraining: "test_a_server_that_shuts_down_is_unavailable",
     errors.ConfigurationError: "the operator's mistake, at the command line: test_lifecycle",
     errors.SandboxUnavailable: "test_code_that_the_engine_does_not_take_is_the_servers_fault",

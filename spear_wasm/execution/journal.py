@@ -1,0 +1,410 @@
+"""Executions on disk: what was accepted to be done whatever happens, and what became of it.
+
+Writes are made by one thread, as many at once as have come meanwhile: they share one transaction, and so one
+wait for the disk. Each is a future that is done when the disk has it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar, cast
+
+import msgspec
+import structlog
+
+from spear_wasm.errors import ExecutionExists, JournalFailed
+from spear_wasm.execution.listing import Wanted
+from spear_wasm.execution.records import ExecutionRecord
+from spear_wasm.limits import ResourceLimits
+from spear_wasm.model import ExecutionMode, ExecutionStatus, Json, Parameter, TypedValue
+from spear_wasm.values import shown
+
+log = structlog.get_logger()
+
+LARGEST_BATCH: Final = 500
+PRUNE_SECONDS: Final = 5.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS executions (
+    sequence INTEGER PRIMARY KEY,
+    execution_id TEXT NOT NULL UNIQUE,
+    task_id TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    status TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    completed_at REAL,
+    size INTEGER NOT NULL DEFAULT 0,
+    call BLOB,
+    record BLOB,
+    payload BLOB
+);
+CREATE INDEX IF NOT EXISTS executions_of_task ON executions (task_id, sequence);
+CREATE INDEX IF NOT EXISTS executions_by_end ON executions (completed_at, size) WHERE completed_at IS NOT NULL;
+"""
+# `call` is there until the end; what an execution gave, from the end on. Lists read records without payloads.
+
+Result = TypeVar("Result")
+
+
+class StoredCall(msgspec.Struct, frozen=True):
+    """What is to be done, in a form that can be kept. `parameters` are values, names and types."""
+
+    function: str
+    mode: ExecutionMode
+    parameters: list[tuple[Any, str, str]]
+    limits: ResourceLimits
+    budget_ms: float
+    force_new_instance: bool
+    priority: int
+    max_retries: int
+
+    def given(self) -> list[Parameter]:
+        """The parameters as a call has them."""
+        return [Parameter(*parameter) for parameter in self.parameters]
+
+
+_CALLS = msgspec.msgpack.Decoder(StoredCall)
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    values: tuple[TypedValue, ...]
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An execution as it was accepted. `digest` stands for the request that asked for it."""
+
+    execution_id: str
+    task_id: str
+    sequence: int
+    digest: bytes
+    call: StoredCall
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An execution without an outcome; `attempts` says how often it was begun."""
+
+    accepted: Accepted
+    was_running: bool
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept under an execution id; no record where there is no outcome yet."""
+
+    digest: bytes
+    record: ExecutionRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long outcomes are kept: the newest so many, of so many bytes together, no older than so long."""
+
+    most: int
+    most_bytes: int
+    seconds: float
+
+
+class ExecutionJournal:
+    """Durable executions, in one SQLite database. Thread-safe; closed by `close`.
+
+    The futures of writes fail with JournalFailed where the disk does; then nothing of theirs was written.
+    """
+
+    def __init__(self, path: Path, retention: Retention, clock: Callable[[], float] = time.time) -> None:
+        self._retention = retention
+        self._clock = clock
+        self._writing = _connect(path)
+        self._writing.executescript(_SCHEMA)
+        self._reading = _connect(path)
+        self._read_lock = threading.Lock()  # guards: _reading
+        self._work = threading.Condition()  # guards: _queue, _closing
+        self._queue: list[_Write[Any]] = []
+        self._closing = False
+        self._next_prune = 0.0  # of the writing thread alone, as is _writing
+        self._thread = threading.Thread(target=self._write_batches, name="spear-journal", daemon=True)
+        self._thread.start()
+
+    # Writing
+
+    def accept(self, accepted: Accepted) -> Future[None]:
+        """Keep an execution that is to be done. Fails with ExecutionExists where its id is kept already."""
+        call = msgspec.msgpack.encode(accepted.call)
+
+        def insert(connection: sqlite3.Connection) -> None:
+            try:
+                connection.execute(
+                    "INSERT INTO executions (sequence, execution_id, task_id, digest, status, call) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        accepted.sequence,
+                        accepted.execution_id,
+                        accepted.task_id,
+                        accepted.digest,
+                        ExecutionStatus.PENDING,
+                        call,
+                    ),
+                )
+            except sqlite3.IntegrityError:
+                raise in_use(accepted.execution_id) from None
+
+        return self._enqueue(insert)
+
+    def started(self, execution_id: str) -> Future[None]:
+        """Count an attempt that is about to begin."""
+
+        def update(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE executions SET status = ?, attempts = attempts + 1 "
+                "WHERE execution_id = ? AND completed_at IS NULL",
+                (ExecutionStatus.RUNNING, execution_id),
+            )
+
+        return self._enqueue(update)
+
+    def ended(self, record: ExecutionRecord) -> Future[None]:
+        """Keep the one outcome of an execution; a second one changes nothing."""
+        outcome, usage = record.outcome, record.usage
+        payload = _Payload(outcome.values, usage.stdout, usage.stderr)
+        brief = msgspec.structs.replace(
+            record,
+            outcome=msgspec.structs.replace(outcome, values=()),
+            usage=msgspec.structs.replace(usage, stdout=b"", stderr=b""),
+        )
+        contents = msgspec.msgpack.encode(brief), msgspec.msgpack.encode(payload)
+
+        def update(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE executions SET status = ?, completed_at = ?, record = ?, payload = ?, size = ?, call = NULL "
+                "WHERE execution_id = ? AND completed_at IS NULL",
+                (record.status, record.completed_at, *contents, sum(map(len, contents)), record.execution_id),
+            )
+
+        return self._enqueue(update)
+
+    def forget_task(self, task_id: str) -> Future[list[str]]:
+        """Forget the outcomes of a task's executions; the result is their ids."""
+
+        def delete(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute(
+                "DELETE FROM executions WHERE task_id = ? AND completed_at IS NOT NULL RETURNING execution_id",
+                (task_id,),
+            ).fetchall()
+            return [execution_id for (execution_id,) in rows]
+
+        return self._enqueue(delete)
+
+    def prune(self) -> Future[int]:
+        """Forget what need not be kept any longer, a batch at most; the result is how many that were.
+
+        The journal does so itself from time to time.
+        """
+        return self._enqueue(self._prune)
+
+    def _prune(self, connection: sqlite3.Connection) -> int:
+        kept, size = connection.execute(
+            "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM executions WHERE completed_at IS NOT NULL"
+        ).fetchone()
+        horizon = self._clock() - self._retention.seconds
+        oldest = connection.execute(
+            "SELECT sequence, size, completed_at FROM executions WHERE completed_at IS NOT NULL "
+            "ORDER BY completed_at LIMIT ?",
+            (LARGEST_BATCH,),
+        ).fetchall()
+        doomed: list[tuple[int]] = []
+        for sequence, row_size, completed_at in oldest:
+            if (
+                kept <= self._retention.most
+                and size <= self._retention.most_bytes
+                and completed_at >= horizon
+            ):
+                break
+            kept, size = kept - 1, size - row_size
+            doomed.append((sequence,))
+        connection.executemany("DELETE FROM executions WHERE sequence = ?", doomed)
+        # Where a batch was not enough, the next one follows soon.
+        self._next_prune = time.monotonic() + (PRUNE_SECONDS if len(doomed) < LARGEST_BATCH else 0.0)
+        return len(doomed)
+
+    def _enqueue(self, change: Callable[[sqlite3.Connection], Result]) -> Future[Result]:
+        write = _Write(change)
+        with self._work:
+            if self._closing:
+                write.future.set_exception(JournalFailed("the journal is closed"))
+            else:
+                self._queue.append(write)
+                self._work.notify()
+        return write.future
+
+    def _write_batches(self) -> None:
+        while True:
+            with self._work:
+                self._work.wait_for(lambda: self._queue or self._closing, self._seconds_to_prune())
+                batch = self._queue[:LARGEST_BATCH]
+                del self._queue[:LARGEST_BATCH]
+                if not batch and self._closing:
+                    return
+            if self._seconds_to_prune() <= 0:
+                batch.append(_Write(self._prune))
+                self._next_prune = time.monotonic() + PRUNE_SECONDS  # where the disk fails, too
+            self._write(batch)
+
+    def _seconds_to_prune(self) -> float:
+        return max(0.0, self._next_prune - time.monotonic())
+
+    def _write(self, batch: list[_Write[Any]]) -> None:
+        connection = self._writing
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for write in batch:
+                write.apply(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            log.error("executions not written", count=len(batch), error=str(error))  # noqa: TRY400  the error says it all
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for write in batch:
+                write.future.set_exception(JournalFailed(f"the disk failed: {error}"))
+            return
+        for write in batch:
+            write.settle()
+
+    # Reading
+
+    def unfinished(self) -> list[Unfinished]:
+        """What has no outcome yet, in order of creation."""
+        rows = self._read(
+            "SELECT execution_id, task_id, sequence, digest, call, status, attempts FROM executions "
+            "WHERE completed_at IS NULL ORDER BY sequence"
+        )
+        return [
+            Unfinished(
+                Accepted(execution_id, task_id, sequence, digest, _CALLS.decode(call)),
+                was_running=status == ExecutionStatus.RUNNING,
+                attempts=attempts,
+            )
+            for execution_id, task_id, sequence, digest, call, status, attempts in rows
+        ]
+
+    def find(self, execution_id: str) -> Kept | None:
+        """What is kept under an id, with all that the execution gave."""
+        rows = self._read(
+            "SELECT digest, record, payload FROM executions WHERE execution_id = ?", execution_id
+        )
+        if not rows:
+            return None
+        digest, record, payload = rows[0]
+        return Kept(digest, None if record is None else _whole(record, payload))
+
+    def holds(self, execution_id: str) -> bool:
+        """Whether anything is kept under an id."""
+        return bool(self._read("SELECT 1 FROM executions WHERE execution_id = ?", execution_id))
+
+    def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
+        """Outcomes in order of creation, without what the executions gave and wrote."""
+        conditions, values = ["completed_at IS NOT NULL", "sequence > ?"], [cast("object", wanted.after)]
+        if wanted.task_id:
+            conditions.append("task_id = ?")
+            values.append(wanted.task_id)
+        if wanted.status is not None:
+            conditions.append("status = ?")
+            values.append(wanted.status)
+        rows = self._read(
+            f"SELECT record FROM executions WHERE {' AND '.join(conditions)} ORDER BY sequence LIMIT ?",  # noqa: S608  the conditions are ours
+            *values,
+            limit,
+        )
+        return [msgspec.msgpack.decode(row[0], type=ExecutionRecord) for row in rows]
+
+    def last_sequence(self) -> int:
+        """The highest sequence number that is kept, or 0."""
+        ((highest,),) = self._read("SELECT COALESCE(MAX(sequence), 0) FROM executions")
+        return int(highest)
+
+    def _read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._read_lock:
+            return self._reading.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        """Write what is left and close the database."""
+        with self._work:
+            self._closing = True
+            self._work.notify()
+        self._thread.join()
+        self._writing.close()
+        with self._read_lock:
+            self._reading.close()
+
+
+class _Write(Generic[Result]):
+    """A change to be made, and the future of who wants it."""
+
+    def __init__(self, change: Callable[[sqlite3.Connection], Result]) -> None:
+        self.future: Future[Result] = Future()
+        self._change = change
+        self._refusal: ExecutionExists | None = None
+        self._result: Result
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Make the change, as part of a transaction."""
+        try:
+            self._result = self._change(connection)
+        except ExecutionExists as refusal:
+            self._refusal = refusal
+
+    def settle(self) -> None:
+        """The transaction is on disk."""
+        if self._refusal is None:
+            self.future.set_result(self._result)
+        else:
+            self.future.set_exception(self._refusal)
+
+
+def in_use(execution_id: str) -> ExecutionExists:
+    """Why an id cannot be had."""
+    return ExecutionExists(
+        f"execution id {shown(execution_id)} is in use by another request", execution_id=execution_id
+    )
+
+
+def storable(parameters: Sequence[Parameter]) -> list[tuple[Any, str, str]]:
+    """Parameters as StoredCall has them."""
+    return [(_in_64_bits(each.value), each.name, each.type) for each in parameters]
+
+
+def _in_64_bits(value: Json | bytes) -> Json | bytes:
+    """The same value; integers that came as doubles, and are too large for anything else, as doubles."""
+    if isinstance(value, list):
+        return [cast("Json", _in_64_bits(item)) for item in value]
+    if isinstance(value, dict):
+        return {name: cast("Json", _in_64_bits(item)) for name, item in value.items()}
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return float(value)
+    return value
+
+
+def _whole(record: bytes, payload: bytes) -> ExecutionRecord:
+    brief = msgspec.msgpack.decode(record, type=ExecutionRecord)
+    given = msgspec.msgpack.decode(payload, type=_Payload)
+    return msgspec.structs.replace(
+        brief,
+        outcome=msgspec.structs.replace(brief.outcome, values=given.values),
+        usage=msgspec.structs.replace(brief.usage, stdout=given.stdout, stderr=given.stderr),
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
