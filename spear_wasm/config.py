@@ -138,7 +138,9 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
     `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
     results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk keeps as many as
-    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`.
+    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`. Of a streamed one, as much waits to
+    be read as `max_unread_messages` and `max_unread` say; then its guest waits. When it has ended, its reader has
+    `unread_for` to take the rest.
     """
 
     max_running: Count = 500
@@ -151,6 +153,9 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     max_stored: Count = 100_000
     max_stored_bytes: Size = Size(4 << 30)
     stored_for: Seconds = Seconds(7 * 86400)
+    max_unread: Size = Size(256 << 10)
+    max_unread_messages: Count = 256
+    unread_for: Seconds = Seconds(30)
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""

@@ -50,6 +50,7 @@ class FakeFiber(Fiber):
         sandbox = SimpleNamespace(
             linked=SimpleNamespace(engine=SimpleNamespace(ticker=ticker)),
             usage=lambda cpu_ns: Usage(cpu_ns=cpu_ns),
+            waits_for=None,
         )
         super().__init__(
             cast("Sandbox", sandbox),
