@@ -196,6 +196,10 @@ class ServerBusy(TaskError, status=StatusCode.RESOURCE_EXHAUSTED):
     """The line in front of the sandboxes is full."""
 
 
+class ReaderStalled(TaskError, status=StatusCode.DEADLINE_EXCEEDED):
+    """The execution of a streamed call ended, and its caller did not read what it emitted."""
+
+
 class InstanceError(SpearError):
     """A sandbox could not be had, by the host's fault."""
 

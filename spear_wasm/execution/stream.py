@@ -63,6 +63,13 @@ class MessageStream:
             wait.end()
         return message
 
+    def close(self) -> None:
+        """Nobody reads any more: forget what is left. Whoever closes it ends the guest, too."""
+        with self._lock:
+            self._messages.clear()
+            self._bytes = 0
+            self._listener = None
+
     def _has_emptied(self) -> bool:
         half_read = len(self._messages) <= self._max_messages // 2 and self._bytes <= self.largest // 2
         return half_read and self._bytes + self._wanted <= self.largest

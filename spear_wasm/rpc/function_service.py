@@ -160,6 +160,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         try:
             await deliver(execution, stream, context, config.unread_for)
         finally:
+            stream.close()
             if not execution.done:
                 self._host.manager.cancel(execution, "the reader hung up")
 

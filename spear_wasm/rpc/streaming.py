@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, TypeAlias
 
-import structlog
+import grpc
 
 from spear_wasm.api import function_pb2 as pb
+from spear_wasm.errors import ReaderStalled
 from spear_wasm.model import TypedValue, ValueType
 from spear_wasm.rpc.convert import invoke_response
 from spear_wasm.rpc.values import encode_results
@@ -16,23 +17,21 @@ from spear_wasm.rpc.values import encode_results
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import grpc
-
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.stream import MessageStream
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, pb.StreamExecutionResult]"
-
-log = structlog.get_logger()
-
 
 async def deliver(
     execution: Execution, stream: MessageStream, context: Context, unread_seconds: float
 ) -> None:
     """Send all that an execution emits, then how it ended.
 
-    A write returns when the transport has taken it, which is when the caller reads. Where that takes longer than
-    `unread_seconds` from the execution's end on, the caller is cut off.
+    A write returns when the transport has taken it, which is when the caller reads.
+
+    Raises:
+        ReaderStalled: the caller has not read to the end within `unread_seconds` of the execution's end.
+        asyncio.CancelledError: the caller has hung up.
     """
     try:
         async with asyncio.timeout(None) as patience:
@@ -40,8 +39,12 @@ async def deliver(
                 await context.write(_chunk(execution.id, message))
             await context.write(_final(execution))
     except TimeoutError:
-        log.warning("stream cut off: its end was not read", execution_id=execution.id)
-        # No status could reach the caller behind what it does not read. Leaving like this closes the stream.
+        raise ReaderStalled(
+            f"the execution ended {unread_seconds:g} s ago, and not all that it emitted has been read since",
+            execution_id=execution.id,
+        ) from None
+    except grpc.aio.BaseError:
+        # A write may hear of the caller's end before this task does.
         raise asyncio.CancelledError from None
 
 
