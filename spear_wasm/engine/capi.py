@@ -84,7 +84,6 @@ def address_of(callback: object) -> int:
     return address
 
 
-
 def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Function:  # noqa: ANN401  ctypes types have no common base
     function: Any = library[name]
     function.restype, function.argtypes = result, arguments

@@ -187,7 +187,14 @@ def _waiting_callback(function: HostFunction) -> object:
     values, implementation = _Values(function.type), function.implementation
 
     def trampoline(
-        _env: int, caller: int, args: int, _count: int, out: int, _out_count: int, trap: int, continuation: int
+        _env: int,
+        caller: int,
+        args: int,
+        _count: int,
+        out: int,
+        _out_count: int,
+        trap: int,
+        continuation: int,
     ) -> None:
         then = capi.Continuation.from_address(continuation)
         then.callback = _GO_ON

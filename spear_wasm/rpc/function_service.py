@@ -314,7 +314,9 @@ def _check_modes(request: pb.InvokeFunctionRequest) -> None:
 def _check_stream(request: pb.InvokeFunctionRequest) -> None:
     mode = request.execution_mode
     if mode not in {pb.EXECUTION_MODE_UNKNOWN, pb.EXECUTION_MODE_STREAM}:
-        raise InvalidRequest(f"execution_mode {mode} is not for StreamFunction; use STREAM, or InvokeFunction")
+        raise InvalidRequest(
+            f"execution_mode {mode} is not for StreamFunction; use STREAM, or InvokeFunction"
+        )
     if request.execution_id:
         raise Unimplemented(
             "what a streamed call emits is not kept, so that a second one with its key could not be given it; "

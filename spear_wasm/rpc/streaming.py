@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
+import structlog
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ReaderStalled
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.stream import MessageStream
 
+log = structlog.get_logger()
+
 Context: TypeAlias = "grpc.aio.ServicerContext[object, pb.StreamExecutionResult]"
+
 
 async def deliver(
     execution: Execution, stream: MessageStream, context: Context, unread_seconds: float
@@ -39,6 +43,7 @@ async def deliver(
                 await context.write(_chunk(execution.id, message))
             await context.write(_final(execution))
     except TimeoutError:
+        log.warning("stream given up: its end was not read", execution_id=execution.id)
         raise ReaderStalled(
             f"the execution ended {unread_seconds:g} s ago, and not all that it emitted has been read since",
             execution_id=execution.id,
