@@ -21,13 +21,14 @@ from spear_wasm.client import CallResult, Client
 @call_options
 @click.option(
     "--async",
-    "asynchronous",
-    is_flag=True,
+    "mode",
+    flag_value="async",
     help="Print the execution's ID and do not wait for it; `get` shows how it ends.",
 )
 @click.option(
     "--stream",
-    is_flag=True,
+    "mode",
+    flag_value="stream",
     help="Print what the function emits while it runs; its result is told on standard error.",
 )
 @result_option
@@ -40,8 +41,7 @@ def call(
     reference: str,
     function: str,
     call: CallArguments,
-    asynchronous: bool,
-    stream: bool,
+    mode: str | None,
     result_file: Path | None,
     address: str,
     output: Output,
@@ -53,12 +53,10 @@ def call(
     logs, costs and errors go to standard error. With --stream, standard output gets what the function emits, and
     as JSON a document of a line for each message and one for the end.
     """
-    if asynchronous and stream:
-        raise click.UsageError("--async and --stream exclude each other")
-    if asynchronous:
+    if mode == "async":
         _submit(reference, function, call, address, output)
         return
-    if stream:
+    if mode == "stream":
         result = _stream(reference, function, call, address, output)
         show_stream_end(output, result, result_file)
         context.exit(exit_codes.of_result(result))
