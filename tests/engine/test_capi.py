@@ -92,12 +92,15 @@ def test_a_host_callback_has_the_signature_that_the_wheel_declares() -> None:
     assert list(map(kind, ours._argtypes_)) == list(map(kind, theirs._argtypes_))
 
 
+CONTINUATION: CType = _bindings.wasmtime_async_continuation_t
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
         (capi.WaitingHostCallback, _bindings.wasmtime_func_async_callback_t),
         (capi.ContinuationCallback, _bindings.wasmtime_func_async_continuation_callback_t),
-        (capi.Finalizer, dict(_bindings.wasmtime_async_continuation_t._fields_)["finalizer"]),
+        (capi.Finalizer, CONTINUATION._fields_[2][1]),
     ],
 )
 def test_the_callbacks_of_a_call_that_waits_have_the_signatures_that_the_wheel_declares(
@@ -108,11 +111,11 @@ def test_the_callbacks_of_a_call_that_waits_have_the_signatures_that_the_wheel_d
 
 
 def test_a_continuation_is_laid_out_as_the_wheel_declares_it() -> None:
-    ours, theirs = capi.Continuation, _bindings.wasmtime_async_continuation_t
-    assert ctypes.sizeof(ours) == ctypes.sizeof(theirs)
-    assert [name for name, _ in ours._fields_] == [name for name, _ in theirs._fields_]
+    ours: CType = capi.Continuation
+    assert ctypes.sizeof(ours) == ctypes.sizeof(CONTINUATION)
+    assert [name for name, _ in ours._fields_] == [name for name, _ in CONTINUATION._fields_]
     for name, _ in ours._fields_:
-        assert getattr(ours, name).offset == getattr(theirs, name).offset
+        assert getattr(ours, name).offset == getattr(CONTINUATION, name).offset
 
 
 VAL: CType = _bindings.wasmtime_val

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import pairwise
 
 from hypothesis import given
@@ -15,7 +16,7 @@ from spear_wasm.execution.stream import MessageStream
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ExecutionMode, ExecutionStatus
 from tests.execution.conftest import OpenGuests
-from tests.execution.guests import Guests, ended, until, upload
+from tests.execution.guests import Guests, ended, until
 
 
 def test_there_is_room_for_so_many_messages_and_no_more() -> None:
@@ -104,9 +105,7 @@ def test_all_messages_arrive_in_order_within_the_bounds(
 
 
 def streamed(guests: Guests, function: str, *values: int, stream: MessageStream) -> Execution:
-    if not any(each.name == "emitter" for each in guests.host.artifacts.list("")):
-        upload(guests.host.artifacts, "emitter")
-    limits = ResourceLimits(max_output_bytes=16 << 20)
+    limits = ResourceLimits(max_output_bytes=4 << 20, max_memory_bytes=1 << 20)
     task = guests.task("emitter", "emitter", limits=limits)
     return guests.submit(task, function, *values, stream=stream, mode=ExecutionMode.STREAM, on_the_spot=True)
 
@@ -141,7 +140,7 @@ def test_many_guests_that_wait_leave_the_executor_to_others(open_guests: OpenGue
     streams = [MessageStream(2, 1000) for _ in range(200)]
     executions = [streamed(guests, "emit_forever", 100, stream=stream) for stream in streams]
     for execution in executions:
-        until(lambda execution=execution: is_waiting(execution))
+        until(partial(is_waiting, execution))
     assert guests.manager._executor.runnable() == 0
     assert guests.values(guests.task("calc"), "answer") == (42,)
     read = [stream.take() for stream in streams]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -59,7 +60,12 @@ def test_a_guest_that_waits_has_no_turn_until_that_is_over(executor: Executor, *
 
 def test_what_is_over_before_the_guest_has_left_its_slice_is_not_missed(executor: Executor) -> None:
     waiter = Waiter()
-    waiter.guest._use = lambda: (waiter.fiber.wait_for(waiter.wait), waiter.wait.end())
+
+    def wait_for_what_is_over() -> None:
+        waiter.fiber.wait_for(waiter.wait)
+        waiter.wait.end()
+
+    waiter.guest._use = wait_for_what_is_over
     executor.start(waiter.fiber)
     assert waiter.fiber.outcome().status is ExecutionStatus.COMPLETED
 
@@ -67,7 +73,8 @@ def test_what_is_over_before_the_guest_has_left_its_slice_is_not_missed(executor
 def test_what_ends_just_when_the_guest_begins_to_wait_is_not_missed(executor: Executor) -> None:
     for _ in range(300):
         waiter = Waiter()
-        at_once([lambda waiter=waiter: executor.start(waiter.fiber), waiter.wait.end])
+        actions: list[Callable[[], None]] = [partial(executor.start, waiter.fiber), waiter.wait.end]
+        at_once(actions)
         assert waiter.fiber.outcome().status is ExecutionStatus.COMPLETED
 
 
@@ -96,7 +103,11 @@ def test_a_guest_that_is_woken_and_killed_at_once_ends_once(executor: Executor) 
     for _ in range(300):
         waiter = Waiter()
         executor.start(waiter.fiber, on_the_spot=True)
-        at_once([waiter.wait.end, lambda waiter=waiter: executor.kill(waiter.fiber, CANCELLED)])
+        actions: list[Callable[[], None]] = [
+            waiter.wait.end,
+            partial(executor.kill, waiter.fiber, CANCELLED),
+        ]
+        at_once(actions)
         assert waiter.fiber.outcome().status in {ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED}
 
 
