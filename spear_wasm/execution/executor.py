@@ -134,7 +134,7 @@ class Executor:
         if doomed is not None:
             self._finish(fiber, fiber.kill(doomed))
         elif wait is not None:
-            wait.when_over(lambda: self._wake(fiber))
+            wait.when_over(partial(self._wake, fiber))
 
     def _wake(self, fiber: Fiber) -> None:
         """What a fiber waited for is over. It may have ended meanwhile, or have been woken already."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from spear_wasm.engine.wait import Wait
@@ -17,11 +16,14 @@ class MessageStream:
     half of all has been read: not for every message.
     """
 
+    __slots__ = ("_bytes", "_listener", "_lock", "_max_messages", "_messages", "_wait", "_wanted", "largest")
+
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self.largest = max_bytes
         self._max_messages = max_messages
         self._lock = threading.Lock()  # guards: all below
-        self._messages: deque[bytes] = deque()
+        # A list, though it is taken from its front: it is short, and a deque is large while it is empty.
+        self._messages: list[bytes] = []
         self._bytes = 0
         self._wait: Wait | None = None
         self._wanted = 0
@@ -55,7 +57,7 @@ class MessageStream:
         with self._lock:
             if not self._messages:
                 return None
-            message = self._messages.popleft()
+            message = self._messages.pop(0)
             self._bytes -= len(message)
             if self._wait is not None and self._has_emptied():
                 wait, self._wait = self._wait, None
