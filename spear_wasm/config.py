@@ -208,6 +208,8 @@ class Config(_Section, frozen=True):
                 f"execution.max_running ({self.execution.max_running}) and pool.max_ready ({self.pool.max_ready}) "
                 f"together exceed engine.sandboxes ({self.engine.sandboxes})"
             )
+        if not self.execution.max_unread:
+            raise ConfigurationError("execution.max_unread is 0; streamed messages need some room")
         if not 0.0005 <= self.engine.tick <= 0.1:
             raise ConfigurationError(
                 f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms"

@@ -530,7 +530,9 @@ def test_of_a_guests_many_words_a_thousand_characters_are_kept(text: Guest) -> N
 # --- recognising and linking ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["calc", "text", "hidden_log", "no_memory", "initialize", "hostile"])
+@pytest.mark.parametrize(
+    "source", ["calc", "text", "hidden_log", "no_memory", "initialize", "hostile", "emitter"]
+)
 def test_modules_without_foreign_imports_are_recognised(workshop: Workshop, source: str) -> None:
     _, module = workshop.compiled(source)
     assert RUNTIME.recognises(module)
