@@ -49,6 +49,10 @@ max_output = "256MiB"
 max_memory = "1MiB"
 max_output = "256MiB"
 """
+SHORT_GRACE = """
+[server]
+shutdown_grace = "1ms"
+"""
 NARROW_CHANNEL = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
@@ -370,7 +374,7 @@ def stalled_reader(start_server: StartServer) -> None:
 
 
 def test_a_server_that_shuts_down_ends_streams_with_a_reason(start_server: StartServer) -> None:
-    server = start_server('[server]\nshutdown_grace = "1ms"\n')
+    server = start_server(SHORT_GRACE)
     server.upload(fixture("emitter"), "emitter")
     stream = Stream(server.functions, "emit_and_spin")
     stream.next()
@@ -380,6 +384,18 @@ def test_a_server_that_shuts_down_ends_streams_with_a_reason(start_server: Start
     assert final.status == pb.EXECUTION_STATUS_CANCELLED
     assert final.error_message == "the server is shutting down"
     assert server.exit_code() == 0
+
+
+def test_a_server_shuts_down_although_a_reader_does_not_read(start_server: StartServer) -> None:
+    server = start_server(WIDE.replace("max_running = 550", "max_running = 8") + SHORT_GRACE)
+    server.upload(fixture("emitter"), "emitter")
+    with grpc.insecure_channel(server.address, options=NARROW_CHANNEL) as channel:
+        stream = Stream(function_pb2_grpc.FunctionServiceStub(channel), "emit_forever", 1000)
+        _until_it_waits(server, stream.next().execution_id)
+        assert server.stop() == 0
+        with pytest.raises(grpc.RpcError):
+            stream.rest()
+    assert "by a bug" not in server.log()
 
 
 # --- what is refused --------------------------------------------------------------------------------------
