@@ -75,15 +75,3 @@ class MessageStream:
     def _has_emptied(self) -> bool:
         half_read = len(self._messages) <= self._max_messages // 2 and self._bytes <= self.largest // 2
         return half_read and self._bytes + self._wanted <= self.largest
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Messages that wait to be read, and their bytes."""
-        with self._lock:
-            return len(self._messages), self._bytes
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the guest waits for room."""
-        with self._lock:
-            return self._wait is not None
