@@ -39,16 +39,23 @@ class Guest:
 @contextlib.contextmanager
 def host_with(directory: Path, wasm: bytes, function: str, arguments: tuple[int, ...]) -> Iterator[Guest]:
     """A host with a module, linked for both engines."""
-    with _logs_written_nowhere(), open_host(Config(), directory / "data") as host:
-        with host.artifacts.begin_upload("bench", "", "", len(wasm), {}) as upload:
-            upload.write(wasm)
-            upload.finish()
+    with host_on(directory, Config(), wasm) as host:
         task = host.registration.register(ArtifactSpec(artifact_id="bench"))
         for metered in (False, True):
             host.registration.link(task, metered=metered)
         bound = task.function(function)
         parameters = [Parameter(value) for value in arguments]
         yield Guest(host, task, bound, parameters, bound.binding.arguments(parameters, task.limits))
+
+
+@contextlib.contextmanager
+def host_on(directory: Path, config: Config, wasm: bytes) -> Iterator[Host]:
+    """A host that has a module under the name `bench`."""
+    with _logs_written_nowhere(), open_host(config, directory / "data") as host:
+        with host.artifacts.begin_upload("bench", "", "", len(wasm), {}) as upload:
+            upload.write(wasm)
+            upload.finish()
+        yield host
 
 
 @contextlib.contextmanager

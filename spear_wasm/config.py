@@ -138,7 +138,9 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
     `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
     results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk keeps as many as
-    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`.
+    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`. Of a streamed one, as much waits to
+    be read as `max_unread_messages` and `max_unread` say; then its guest waits. When it has ended, its reader has
+    `unread_for` to take the rest.
     """
 
     max_running: Count = 500
@@ -151,6 +153,9 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
     max_stored: Count = 100_000
     max_stored_bytes: Size = Size(4 << 30)
     stored_for: Seconds = Seconds(7 * 86400)
+    max_unread: Size = Size(256 << 10)
+    max_unread_messages: Count = 256
+    unread_for: Seconds = Seconds(30)
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""
@@ -203,6 +208,8 @@ class Config(_Section, frozen=True):
                 f"execution.max_running ({self.execution.max_running}) and pool.max_ready ({self.pool.max_ready}) "
                 f"together exceed engine.sandboxes ({self.engine.sandboxes})"
             )
+        if not self.execution.max_unread:
+            raise ConfigurationError("execution.max_unread is 0; streamed messages need some room")
         if not 0.0005 <= self.engine.tick <= 0.1:
             raise ConfigurationError(
                 f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms"

@@ -24,7 +24,8 @@
     │   ├── JournalFailed           UNAVAILABLE          the disk did not take a call that is to be kept
     │   ├── TaskBusy                FAILED_PRECONDITION  it has executions waiting or running
     │   ├── TooManyTasks            RESOURCE_EXHAUSTED
-    │   └── ServerBusy              RESOURCE_EXHAUSTED   the line is full; says when to try again
+    │   ├── ServerBusy              RESOURCE_EXHAUSTED   the line is full; says when to try again
+    │   └── ReaderStalled           DEADLINE_EXCEEDED    a stream ended, and its end was not read
     ├── InstanceError         sandboxes, on the host's side
     │   ├── SandboxUnavailable      INTERNAL             none could be made
     │   └── ServerDraining          UNAVAILABLE          shutting down
@@ -194,6 +195,10 @@ class TooManyTasks(TaskError, status=StatusCode.RESOURCE_EXHAUSTED):
 
 class ServerBusy(TaskError, status=StatusCode.RESOURCE_EXHAUSTED):
     """The line in front of the sandboxes is full."""
+
+
+class ReaderStalled(TaskError, status=StatusCode.DEADLINE_EXCEEDED):
+    """The execution of a streamed call ended, and its caller did not read what it emitted."""
 
 
 class InstanceError(SpearError):

@@ -139,10 +139,11 @@ class ExecutionStatus(StrEnum):
 
 
 class ExecutionMode(StrEnum):
-    """Whether whoever calls waits for the end."""
+    """Who waits: nobody, or whoever calls, for the end or for everything that the guest emits."""
 
     SYNC = "SYNC"
     ASYNC = "ASYNC"
+    STREAM = "STREAM"
 
 
 class ErrorCode(StrEnum):

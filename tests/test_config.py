@@ -140,6 +140,10 @@ def test_more_sandboxes_than_the_engine_has_are_refused() -> None:
     assert parse_config(document).engine.sandboxes == 21
 
 
+def test_streams_without_room_for_a_message_are_refused() -> None:
+    assert "execution.max_unread is 0" in refusal({"execution": {"max_unread": 0}}).message
+
+
 @pytest.mark.parametrize("tick", [0, "100us", "101ms"])
 def test_a_tick_that_would_starve_guests_or_the_server_is_refused(tick: object) -> None:
     assert "must be between 0.5 ms and 100 ms" in refusal({"engine": {"tick": tick}}).message

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import cast
 
-from spear_wasm.engine.host_calls import CallingSandbox, HostFunction
+from spear_wasm.engine.host_calls import CallingSandbox, HostFunction, Waits
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Steps
 from spear_wasm.errors import InvalidRequest, UnlinkableArtifact
@@ -52,11 +52,16 @@ def _fail(sandbox: CallingSandbox, address: int, length: int) -> None:
     raise GuestFault(ErrorCode.GUEST_ERROR, message.decode("utf-8", "replace"))
 
 
+def _emit(sandbox: CallingSandbox, address: int, length: int) -> Waits:
+    return sandbox.emit_from_memory(address, length)
+
+
 HOST_FUNCTIONS = {
     (function.module, function.name): function
     for function in (
         HostFunction("spear", "log", FunctionType((I32, I32)), _log),
         HostFunction("spear", "fail", FunctionType((I32, I32)), _fail),
+        HostFunction("spear", "emit", FunctionType((I32, I32)), _emit, waits=True),
     )
 }
 
@@ -106,7 +111,7 @@ class NumericFunction:
     def steps(self, sandbox: Sandbox, arguments: object, limits: Limits) -> Results:
         """Call it."""
         values = yield from sandbox.call(self._export, cast("Numbers", arguments))
-        _check_output(self._output_bytes, limits)
+        _check_output(self._output_bytes, sandbox, limits)
         return tuple(map(TypedValue, self._result_types, values))
 
 
@@ -141,7 +146,7 @@ class BytesFunction:
         sandbox.write_memory(int(address), content)
         (packed,) = yield from sandbox.call(self._export, (address, size))
         result_address, length = int(packed) & 0xFFFFFFFF, int(packed) >> 32 & 0xFFFFFFFF
-        _check_output(length, limits)
+        _check_output(length, sandbox, limits)
         return (TypedValue(ValueType.BYTES, sandbox.read_memory(result_address, length)),)
 
 
@@ -155,13 +160,13 @@ class CoreRuntime:
         return not missing_imports(module, HOST_FUNCTIONS)
 
     def host_functions(self, module: ModuleInfo) -> Mapping[tuple[str, str], HostFunction]:
-        """Those of `spear.log` and `spear.fail` that the module imports."""
+        """Those of `spear.log`, `spear.fail` and `spear.emit` that the module imports."""
         missing = missing_imports(module, HOST_FUNCTIONS)
         if missing:
             wanted = ", ".join(f"{shown(each.module)}.{shown(each.name)} {each.type}" for each in missing[:5])
             raise UnlinkableArtifact(
                 f"the module imports {wanted}{' and more' if len(missing) > 5 else ''}; "
-                "the core runtime provides spear.log (i32, i32) and spear.fail (i32, i32)"
+                "the core runtime provides spear.log, spear.fail and spear.emit, each (i32, i32)"
             )
         return {key: HOST_FUNCTIONS[key] for key in ((each.module, each.name) for each in module.imports)}
 
@@ -227,10 +232,13 @@ def _check_input(size: int, limits: Limits) -> None:
         )
 
 
-def _check_output(size: int, limits: Limits) -> None:
-    if size > limits.max_output_bytes:
+def _check_output(size: int, sandbox: Sandbox, limits: Limits) -> None:
+    if size > sandbox.output_room:
+        emitted = limits.max_output_bytes - sandbox.output_room
+        beside = f", after {emitted} bytes emitted" if emitted else ""
         raise GuestFault(
-            ErrorCode.OUTPUT_LIMIT, f"the result is {size} bytes; the limit is {limits.max_output_bytes}"
+            ErrorCode.OUTPUT_LIMIT,
+            f"the result is {size} bytes{beside}; the limit is {limits.max_output_bytes}",
         )
 
 

@@ -737,7 +737,7 @@ Global___CancelExecutionResponse: _TypeAlias = CancelExecutionResponse  # noqa: 
 
 @_typing.final
 class StreamExecutionResult(_message.Message):
-    """A piece of a streamed execution."""
+    """What a streamed execution emitted, or how it ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -767,15 +767,25 @@ class StreamExecutionResult(_message.Message):
     IS_FINAL_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     status: Global___ExecutionStatus.ValueType
+    """RUNNING, and in the final message what became of it."""
     is_final: _builtins.bool
     """Nothing follows this message."""
     error_message: _builtins.str
     @_builtins.property
-    def chunk_data(self) -> _any_pb2.Any: ...
+    def chunk_data(self) -> _any_pb2.Any:
+        """What the guest emitted, as a BytesValue; in the final message the function's result, as InvokeFunction has it."""
+
     @_builtins.property
-    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """In the final message: task_id, instance_id, and error_code where the guest failed."""
+
+    @_builtins.property
+    def result(self) -> Global___ExecutionResult:
+        """In the final message: the outcome with its figures and logs. The function's result is in chunk_data alone."""
+
     def __init__(
         self,
         *,
@@ -785,10 +795,11 @@ class StreamExecutionResult(_message.Message):
         is_final: _builtins.bool = ...,
         error_message: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        result: Global___ExecutionResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk_data", b"chunk_data"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk_data", b"chunk_data", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_data", b"chunk_data", "error_message", b"error_message", "execution_id", b"execution_id", "is_final", b"is_final", "metadata", b"metadata", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_data", b"chunk_data", "error_message", b"error_message", "execution_id", b"execution_id", "is_final", b"is_final", "metadata", b"metadata", "result", b"result", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

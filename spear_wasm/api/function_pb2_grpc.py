@@ -113,7 +113,7 @@ class FunctionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamFunction(self, request, context):
-        """Runs a function and sends its output while it is being made. The last message has is_final.
+        """Runs a function and sends what it emits while it runs. The last message has is_final.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

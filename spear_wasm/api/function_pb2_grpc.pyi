@@ -44,7 +44,7 @@ class FunctionServiceStub:
     CancelExecution: _grpc.UnaryUnaryMultiCallable[_function_pb2.CancelExecutionRequest, _function_pb2.CancelExecutionResponse]
     """Ends a waiting or running execution. An unknown id is NOT_FOUND."""
     StreamFunction: _grpc.UnaryStreamMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.StreamExecutionResult]
-    """Runs a function and sends its output while it is being made. The last message has is_final."""
+    """Runs a function and sends what it emits while it runs. The last message has is_final."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_function_pb2.ListTasksRequest, _function_pb2.ListTasksResponse]
     """Tasks in the order of their creation, a page at a time."""
     GetTask: _grpc.UnaryUnaryMultiCallable[_function_pb2.GetTaskRequest, _function_pb2.GetTaskResponse]
@@ -70,7 +70,7 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     CancelExecution: _aio.UnaryUnaryMultiCallable[_function_pb2.CancelExecutionRequest, _function_pb2.CancelExecutionResponse]  # type: ignore[assignment]
     """Ends a waiting or running execution. An unknown id is NOT_FOUND."""
     StreamFunction: _aio.UnaryStreamMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.StreamExecutionResult]  # type: ignore[assignment]
-    """Runs a function and sends its output while it is being made. The last message has is_final."""
+    """Runs a function and sends what it emits while it runs. The last message has is_final."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_function_pb2.ListTasksRequest, _function_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Tasks in the order of their creation, a page at a time."""
     GetTask: _aio.UnaryUnaryMultiCallable[_function_pb2.GetTaskRequest, _function_pb2.GetTaskResponse]  # type: ignore[assignment]
@@ -117,7 +117,7 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _function_pb2.InvokeFunctionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_function_pb2.StreamExecutionResult], _abc.AsyncIterator[_function_pb2.StreamExecutionResult]]:
-        """Runs a function and sends its output while it is being made. The last message has is_final."""
+        """Runs a function and sends what it emits while it runs. The last message has is_final."""
 
     @_abc_1.abstractmethod
     def ListTasks(

@@ -10,8 +10,9 @@ from spear_wasm.cli import exit_codes
 from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
 from spear_wasm.cli.options import address_option, format_option, utf8
 from spear_wasm.cli.output import Output
-from spear_wasm.cli.results import result_option, show_result
-from spear_wasm.client import Client
+from spear_wasm.cli.results import result_option, show_result, show_stream_end
+from spear_wasm.cli.streaming import show_messages
+from spear_wasm.client import CallResult, Client
 
 
 @click.command(cls=FunctionCommand)
@@ -20,9 +21,15 @@ from spear_wasm.client import Client
 @call_options
 @click.option(
     "--async",
-    "asynchronous",
-    is_flag=True,
+    "mode",
+    flag_value="async",
     help="Print the execution's ID and do not wait for it; `get` shows how it ends.",
+)
+@click.option(
+    "--stream",
+    "mode",
+    flag_value="stream",
+    help="Print what the function emits while it runs; its result is told on standard error.",
 )
 @result_option
 @address_option
@@ -34,7 +41,7 @@ def call(
     reference: str,
     function: str,
     call: CallArguments,
-    asynchronous: bool,
+    mode: str | None,
     result_file: Path | None,
     address: str,
     output: Output,
@@ -43,11 +50,16 @@ def call(
 
     REF is NAME, NAME:VERSION or sha256:HEX. Whether one of the ARGS is a number or text, the function's
     signature decides; behind `--` none of them is taken for an option. The result goes to standard output;
-    logs, costs and errors go to standard error.
+    logs, costs and errors go to standard error. With --stream, standard output gets what the function emits, and
+    as JSON a document of a line for each message and one for the end.
     """
-    if asynchronous:
+    if mode == "async":
         _submit(reference, function, call, address, output)
         return
+    if mode == "stream":
+        result = _stream(reference, function, call, address, output)
+        show_stream_end(output, result, result_file)
+        context.exit(exit_codes.of_result(result))
     with Client(address) as client:
         result = client.call(
             reference,
@@ -60,6 +72,23 @@ def call(
         )
     show_result(output, result, result_file)
     context.exit(exit_codes.of_result(result))
+
+
+def _stream(reference: str, function: str, call: CallArguments, address: str, output: Output) -> CallResult:
+    with (
+        Client(address) as client,
+        client.stream(
+            reference,
+            function,
+            *call.positional,
+            parameters=call.named,
+            timeout=call.timeout,
+            limits=call.limits,
+            check=False,
+        ) as messages,
+    ):
+        show_messages(output, messages)
+        return messages.result
 
 
 def _submit(reference: str, function: str, call: CallArguments, address: str, output: Output) -> None:

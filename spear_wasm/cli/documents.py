@@ -19,6 +19,11 @@ def as_json(document: Mapping[str, object]) -> str:
     return json.dumps(jsonable(document), indent=2, allow_nan=False)
 
 
+def as_json_line(document: Mapping[str, object]) -> str:
+    """The same in one line, where more documents follow."""
+    return json.dumps(jsonable(document), allow_nan=False)
+
+
 def jsonable(value: object) -> Json:
     """A value as JSON has it: bytes are base64; NaN and the infinities are text, as in the proto3 mapping."""
     match value:

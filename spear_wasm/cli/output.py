@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spear_wasm.cli.documents import as_json
+from spear_wasm.cli.documents import as_json, as_json_line
 from spear_wasm.errors import SpearError
 from spear_wasm.units import format_duration
 
@@ -44,6 +44,10 @@ class Output:
     def document(self, document: Mapping[str, object]) -> None:
         """The one document that a command prints for programs."""
         click.echo(as_json(document))
+
+    def document_line(self, document: Mapping[str, object]) -> None:
+        """One of the documents that a command prints while it works, a line each."""
+        click.echo(as_json_line(document))
 
     def line(self, text: str) -> None:
         """A line of the result."""

@@ -44,6 +44,21 @@ def show_result(output: Output, result: CallResult, file: Path | None) -> None:
     output.note(cost(result))
 
 
+def show_stream_end(output: Output, result: CallResult, file: Path | None) -> None:
+    """Print how a streamed call ended, aside: standard output has what it emitted."""
+    if file is not None and result.ok:
+        file.write_bytes(raw(result.value))
+    if output.json:
+        output.document_line({"result": _document(result, saved=file is not None)})
+        return
+    _show_logs(output, result)
+    if not result.ok:
+        _show_failure(output, result)
+    elif file is None and result.value is not None:
+        output.note(f"result: {shown(result.value)}")
+    output.note(cost(result))
+
+
 def cost(result: CallResult) -> str:
     """What a call cost, in a line."""
     parts = [

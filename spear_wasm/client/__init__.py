@@ -14,12 +14,14 @@ from __future__ import annotations
 from spear_wasm.client.connection import DEFAULT_ADDRESS, Client
 from spear_wasm.client.errors import RemoteError, ServerUnreachable
 from spear_wasm.client.result import CallResult, GuestFailure
+from spear_wasm.client.stream import CallStream
 from spear_wasm.client.values import Argument
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "Argument",
     "CallResult",
+    "CallStream",
     "Client",
     "GuestFailure",
     "RemoteError",

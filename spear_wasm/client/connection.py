@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from spear_wasm.client.errors import errors_of
 from spear_wasm.client.result import CallResult, GuestFailure, result_from, result_of
+from spear_wasm.client.stream import CallStream
 from spear_wasm.client.stubs import artifact_pb2, artifact_pb2_grpc, function_pb2, function_pb2_grpc
 from spear_wasm.client.values import Argument, encode
 from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound
@@ -203,6 +204,50 @@ class Client:
         request.invocation_type = function_pb2.INVOCATION_TYPE_EXISTING_TASK
         request.task_id = task
         return self._invoke(request, timeout, check=check)
+
+    def stream(
+        self,
+        reference: str,
+        function: str,
+        *args: Argument,
+        parameters: Mapping[str, Argument] | None = None,
+        timeout: float | None = None,
+        limits: ResourceLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> CallStream:
+        """Calls a function of an artifact; what it emits comes while it runs, and its result at the end.
+
+            with client.stream("reports", "make", "2026") as messages:
+                for message in messages:
+                    sys.stdout.buffer.write(message)
+            print(messages.result.value)
+
+        A guest whose messages are not read waits for that, within its time. Closing the stream ends the guest.
+
+        Args:
+            reference: as for `call`, like all that follows.
+            function: what the module exports.
+            args: by position.
+            parameters: by name, after those by position.
+            timeout: seconds until the guest is stopped, queueing and waiting for its reader included.
+            limits: tighter ones than the task's, for this call alone.
+            environment: variables on top of the task's.
+            check: False ends the messages of a guest that failed without an error.
+
+        Raises:
+            GuestFailure, SpearError: by the messages, see `CallStream`.
+        """
+        request = _call_request(
+            function, args, parameters, timeout=timeout, limits=limits, environment=environment
+        )
+        request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
+        request.artifact_spec.CopyFrom(_artifact_spec(reference))
+        request.execution_mode = function_pb2.EXECUTION_MODE_STREAM
+        deadline = None if timeout is None else timeout + self._timeout
+        return CallStream(
+            self._functions.StreamFunction(request, timeout=deadline), self._address, check=check
+        )
 
     def submit(
         self,

@@ -56,6 +56,33 @@ class PointerVec(ctypes.Structure):
 HostCallback = ctypes.CFUNCTYPE(c_size_t, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t)
 """wasmtime_func_callback_t: (env, caller, args, count, results, count) -> trap or NULL."""
 
+WaitingHostCallback = ctypes.CFUNCTYPE(
+    None, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p
+)
+"""wasmtime_func_async_callback_t: (env, caller, args, count, results, count, where a trap goes, continuation).
+
+All that it is given stays in place until the continuation has said that it is done.
+"""
+
+ContinuationCallback = ctypes.CFUNCTYPE(c_bool, c_void_p)
+"""wasmtime_func_async_continuation_callback_t: (env) -> whether the guest may go on. Asked at every poll."""
+
+Finalizer = ctypes.CFUNCTYPE(None, c_void_p)
+"""Called with an env that is needed no more, when the guest goes on or is unwound."""
+
+
+class Continuation(ctypes.Structure):
+    """wasmtime_async_continuation_t, with functions as addresses; a finalizer of NULL is none."""
+
+    _fields_ = (("callback", c_void_p), ("env", c_void_p), ("finalizer", c_void_p))
+
+
+def address_of(callback: object) -> int:
+    """Where a callback of ours is, for a structure that holds it. Whoever made the callback keeps it."""
+    address = ctypes.cast(callback, c_void_p).value  # type: ignore[arg-type]  # any of the callback types above
+    assert address is not None
+    return address
+
 
 def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Function:  # noqa: ANN401  ctypes types have no common base
     function: Any = library[name]
@@ -89,6 +116,10 @@ linker_delete = _quick("wasmtime_linker_delete", None, c_void_p)
 linker_define_func = _quick(
     "wasmtime_linker_define_func",
     c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, HostCallback, c_void_p, c_void_p,
+)  # fmt: skip
+linker_define_async_func = _quick(
+    "wasmtime_linker_define_async_func",
+    c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, WaitingHostCallback, c_void_p, c_void_p,
 )  # fmt: skip
 linker_instantiate_pre = _slow("wasmtime_linker_instantiate_pre", c_void_p, c_void_p, c_void_p, c_void_p)
 instance_pre_delete = _slow("wasmtime_instance_pre_delete", None, c_void_p)

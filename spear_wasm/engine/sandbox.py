@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Generator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from spear_wasm.engine import capi
 from spear_wasm.engine.host_calls import KIND_OF, PACK_OF, forget_caller, register_caller
@@ -20,6 +20,8 @@ from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, FunctionType, Usage
 
 if TYPE_CHECKING:
     from spear_wasm.engine.engine import LinkedArtifact
+    from spear_wasm.engine.host_calls import WaitingCall
+    from spear_wasm.engine.wait import Wait
     from spear_wasm.limits import Limits
 
 Steps: TypeAlias = "Generator[None, None, None]"
@@ -69,6 +71,21 @@ class ExportedFunction:
         return self._results.unpack_from(buffer, self.results_at)
 
 
+class Reader(Protocol):
+    """Whoever reads along what a guest emits."""
+
+    largest: int
+    """Bytes that a message may have; a guest's that is longer comes in pieces."""
+
+    def room_for(self, size: int) -> Wait | None:
+        """What to wait for before a message of that size is handed over; None where there is room."""
+        ...
+
+    def put(self, message: bytes) -> None:
+        """Take a message for which there is room."""
+        ...
+
+
 def call_buffer(widest_call: int) -> ctypes.Array[ctypes.c_char]:
     """A buffer for calls of up to that many arguments and results together."""
     return ctypes.create_string_buffer(_ARGS_AT + widest_call * capi.VAL_SIZE)
@@ -80,12 +97,13 @@ class Sandbox:
     Fuel, where the engine meters it, is filled by `arm`, and so again for the call of a sandbox that was
     made ready earlier. Logs collect in the sandbox up to `limits.max_log_bytes`. `prepared` is set by whoever
     has run all that comes before the first call. `has_memory` says that the guest has one and that it has been
-    found.
+    found. What the guest emits goes to `reader`, and nowhere where there is none. `waiting_call` is the host
+    call in which the guest waits.
     """
 
     __slots__ = (
-        "_address", "_buffer", "_context", "_fuel", "_key", "_log", "_log_room", "_parked", "_store",
-        "_truncated", "has_memory", "limits", "linked", "prepared",
+        "_address", "_buffer", "_context", "_emitted", "_fuel", "_key", "_log", "_log_room", "_parked", "_store",
+        "_truncated", "has_memory", "limits", "linked", "prepared", "reader", "waiting_call",
     )  # fmt: skip
 
     def __init__(self, linked: LinkedArtifact, limits: Limits) -> None:
@@ -93,6 +111,7 @@ class Sandbox:
         self.prepared = False
         self.has_memory = False
         self._parked: BaseException | None = None
+        self.waiting_call: WaitingCall | None = None
         self._key = register_caller(self) if linked.calls_host else 0
         try:
             self._buffer = linked.spare_buffers.pop()
@@ -107,8 +126,10 @@ class Sandbox:
         self.arm(limits)
 
     def arm(self, limits: Limits) -> None:
-        """Put limits in force for what comes next, with a full tank and an empty log."""
+        """Put limits in force for what comes next, with a full tank, an empty log and nobody who reads along."""
         self.limits = limits
+        self.reader: Reader | None = None
+        self._emitted = 0
         self._log: bytes | bytearray = b""
         self._log_room = limits.max_log_bytes
         self._truncated = False
@@ -253,6 +274,47 @@ class Sandbox:
             # One growing array, not a list: a guest that logs byte by byte must not cost an object for each.
             self._log = self._log or bytearray()
             self._log += self.read_memory(address, kept)
+
+    def emit_from_memory(self, address: int, length: int) -> Generator[Wait, None, None]:
+        """Hand a range of the guest's memory to the reader, piece by piece, as soon as there is room for each.
+
+        A guest runs the same whether anybody reads: without a reader the bytes only count.
+
+        Raises:
+            GuestFault: the range lies outside the memory, or the guest has emitted more than it may.
+        """
+        address, length = address & 0xFFFFFFFF, length & 0xFFFFFFFF
+        self._range(address, length)
+        self._count_emitted(length)
+        reader = self.reader
+        if reader is None:
+            return
+        # What waits is still in the guest's memory, where it has been paid for: only what fits is copied.
+        for start in range(0, max(length, 1), reader.largest):
+            size = min(length - start, reader.largest)
+            while (wait := reader.room_for(size)) is not None:
+                yield wait
+            reader.put(self.read_memory(address + start, size))
+
+    def _count_emitted(self, length: int) -> None:
+        # An empty message counts, too: it has to be sent like any other.
+        self._emitted += max(length, 1)
+        if self._emitted > self.limits.max_output_bytes:
+            raise GuestFault(
+                ErrorCode.OUTPUT_LIMIT,
+                f"the guest emitted {self._emitted} bytes; the limit is {self.limits.max_output_bytes}",
+            )
+
+    @property
+    def output_room(self) -> int:
+        """How many bytes the guest's result may have: what its messages have left of the limit."""
+        return self.limits.max_output_bytes - self._emitted
+
+    @property
+    def waits_for(self) -> Wait | None:
+        """What must be over before the guest can go on; None where it can."""
+        call = self.waiting_call
+        return None if call is None else call.wait
 
     def park(self, error: BaseException) -> None:
         """Keep what a host function raised; the run raises it when the guest has been left."""

@@ -18,6 +18,7 @@ from spear_wasm.scheduling import DEFAULT_PRIORITY
 if TYPE_CHECKING:
     from spear_wasm.engine.outcome import GuestFault
     from spear_wasm.execution.fiber import Fiber
+    from spear_wasm.execution.stream import MessageStream
     from spear_wasm.execution.task import Task, TaskFunction
     from spear_wasm.execution.timers import Timer
 
@@ -30,7 +31,7 @@ class Call:
 
     `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free. A
     `sequence` is the place in the order of creation that an execution of an earlier run had. Where calls
-    wait, a higher `priority` goes first.
+    wait, a higher `priority` goes first. What the guest emits goes into `stream`; without one, nowhere.
     """
 
     task: Task
@@ -44,6 +45,7 @@ class Call:
     priority: int = DEFAULT_PRIORITY
     mode: ExecutionMode = ExecutionMode.SYNC
     sequence: int = 0
+    stream: MessageStream | None = None
 
 
 class Execution:
@@ -59,7 +61,7 @@ class Execution:
         "_callbacks", "_done", "_lock", "accepted", "arguments", "before_run", "completed_at", "deadline",
         "ended", "fiber", "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits",
         "memory_reserved", "mode", "outcome", "priority", "sandbox_id", "sequence", "started", "started_at",
-        "task", "timer", "usage",
+        "stream", "task", "timer", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +76,7 @@ class Execution:
         self.priority = call.priority
         self.mode = call.mode
         self.sequence = call.sequence
+        self.stream = call.stream
         self.before_run: Callable[[Callable[[], None]], None] | None = None
         self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)

@@ -28,8 +28,8 @@ class Executor:
 
     A fiber's first slice may be run by the thread that starts it (`start(..., on_the_spot=True)`); most
     guests end there. A guest is ended by unwinding it: at its deadline or on `kill`, at once where no thread
-    is running it, else after its present slice. What a guest's end sets off (`Fiber.on_end`) is called
-    without any lock held.
+    is running it, else after its present slice. A guest that waits in a host call has no turns until what it
+    waits for is over. What a guest's end sets off (`Fiber.on_end`) is called without any lock held.
     """
 
     def __init__(self, threads: int) -> None:
@@ -57,7 +57,7 @@ class Executor:
             fiber.state = FiberState.POLLED
             outcome = fiber.run_slice()
             # The tick that cuts a slice comes at any time after the guest began: whole slices are measured.
-            while outcome is None and fiber.cpu_ns < ON_THE_SPOT_NS and fiber.kill_fault is None:
+            while outcome is None and _goes_on(fiber):
                 outcome = fiber.run_slice()
             if outcome is not None:
                 with self._lock:
@@ -77,7 +77,7 @@ class Executor:
             self._finish(fiber, fiber.kill(fault))
 
     def _take_for_killing(self, fiber: Fiber, fault: GuestFault) -> bool:
-        if fiber.state is FiberState.RUNNABLE:
+        if fiber.state in {FiberState.RUNNABLE, FiberState.WAITING}:
             fiber.state = FiberState.ENDED
             return True
         if fiber.state is not FiberState.ENDED and fiber.kill_fault is None:
@@ -116,19 +116,33 @@ class Executor:
         self._chores.shutdown()
 
     def _put_back(self, fiber: Fiber) -> None:
+        wait = fiber.waits_for
         with self._work:
             doomed = fiber.kill_fault
             if doomed is None:
                 if fiber.timer is None:
                     fiber.timer = Timer(fiber.deadline, lambda: self.kill(fiber, _out_of_time()))
                     self._timers.add(fiber.timer)
-                fiber.state = FiberState.RUNNABLE
-                self._queue.push(fiber)
-                self._work.notify()
+                if wait is None:
+                    fiber.state = FiberState.RUNNABLE
+                    self._queue.push(fiber)
+                else:
+                    fiber.state = FiberState.WAITING
+                self._work.notify()  # of the guest, or of its deadline
             else:
                 fiber.state = FiberState.ENDED
         if doomed is not None:
             self._finish(fiber, fiber.kill(doomed))
+        elif wait is not None:
+            wait.when_over(partial(self._wake, fiber))
+
+    def _wake(self, fiber: Fiber) -> None:
+        """What a fiber waited for is over. It may have ended meanwhile, or have been woken already."""
+        with self._work:
+            if fiber.state is FiberState.WAITING:
+                fiber.state = FiberState.RUNNABLE
+                self._queue.push(fiber)
+                self._work.notify()
 
     def _run_turns(self) -> None:
         while (turn := self._next_turn()) is not None:
@@ -169,6 +183,11 @@ class Executor:
         if fiber.timer is not None:
             self.cancel_timer(fiber.timer)
         fiber.end(outcome)
+
+
+def _goes_on(fiber: Fiber) -> bool:
+    """Whether a guest that has not ended in its first slices goes on where it was started."""
+    return fiber.waits_for is None and fiber.kill_fault is None and fiber.cpu_ns < ON_THE_SPOT_NS
 
 
 def _do_chore(chore: Callable[[], None]) -> None:

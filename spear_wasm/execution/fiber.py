@@ -10,6 +10,7 @@ import structlog
 
 from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.timers import Timer
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 
@@ -24,6 +25,7 @@ class FiberState(Enum):
 
     NEW = auto()
     RUNNABLE = auto()
+    WAITING = auto()
     POLLED = auto()
     ENDED = auto()
 
@@ -32,12 +34,13 @@ class Fiber:
     """The steps of a guest in its sandbox, with a CPU budget and a deadline.
 
     `deadline` is a time.monotonic() value; `cpu_limit_ms` of 0 is no limit. `on_end` is called once, by the
-    thread that ended the fiber, before the sandbox is closed by `close`.
+    thread that ended the fiber, before the sandbox is closed by `close`. After a slice `waits_for` is what must be
+    over before the next one makes sense, if anything.
     """
 
     __slots__ = (
         "_cpu_limit_ns", "_on_end", "_run", "_ticker", "cpu_ns", "deadline", "kill_fault", "sandbox", "state",
-        "timer", "virtual_time",
+        "timer", "virtual_time", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +53,7 @@ class Fiber:
         self.virtual_time = 0
         self.kill_fault: GuestFault | None = None
         self.timer: Timer | None = None
+        self.waits_for: Wait | None = None
         self._run = run
         self._ticker = sandbox.linked.engine.ticker
         self._cpu_limit_ns = cpu_limit_ms * 1_000_000
@@ -71,7 +75,8 @@ class Fiber:
             outcome = None
         used = time.thread_time_ns() - start
         self.cpu_ns += used
-        if outcome is None:
+        self.waits_for = self.sandbox.waits_for if outcome is None else None
+        if outcome is None and self.waits_for is None:
             self._ticker.slice_was_cut(used / 1e9)
         if outcome is None and self.kill_fault is None and 0 < self._cpu_limit_ns <= self.cpu_ns:
             self.kill_fault = GuestFault(

@@ -461,6 +461,8 @@ def _guest_run(
 ) -> Generator[None, None, tuple[TypedValue, ...]]:
     if not sandbox.prepared:
         yield from linkage.prepare(sandbox)
+    # Only now: a sandbox that was prepared ahead had nobody either who could have read along.
+    sandbox.reader = execution.stream
     return (yield from execution.function.binding.steps(sandbox, execution.arguments, execution.limits))
 
 

@@ -13,21 +13,22 @@ from spear_wasm.api import function_pb2_grpc
 from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound, Unimplemented
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.listing import Listed, Wanted, no_such_place, oldest, sequence_in
+from spear_wasm.execution.stream import MessageStream
 from spear_wasm.limits import UNSAID
 from spear_wasm.model import ExecutionMode
 from spear_wasm.rpc import convert, executions
 from spear_wasm.rpc.durable_calls import DurableCalls, is_durable
-from spear_wasm.rpc.status import abort, reporting_errors
+from spear_wasm.rpc.status import reporting_errors
+from spear_wasm.rpc.streaming import deliver
 from spear_wasm.rpc.waiting import SharedWork, ended
 from spear_wasm.scheduling import DEFAULT_PRIORITY
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from spear_wasm.execution.task import Task
     from spear_wasm.host import Host
     from spear_wasm.rpc.figures import Figures
+    from spear_wasm.rpc.streaming import Context as StreamContext
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
@@ -42,7 +43,6 @@ REGISTRATION_THREADS = 8
 MAX_REGISTRATIONS = 64
 """Calls that may wait at once for their task to be made or linked."""
 KNOWN_SPECS = 4096
-_NO_ANSWERS: tuple[pb.StreamExecutionResult, ...] = ()
 
 
 class FunctionService(function_pb2_grpc.FunctionServiceServicer):
@@ -144,13 +144,25 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             await self._registrations.run((task.id, metered), lambda: link(task, metered=metered))
         return call
 
-    async def StreamFunction(
-        self, request: pb.InvokeFunctionRequest, context: Context
-    ) -> AsyncIterator[pb.StreamExecutionResult]:
-        """Not offered."""
-        for answer in _NO_ANSWERS:
-            yield answer
-        await abort(context, Unimplemented("this server does not stream; call InvokeFunction"))
+    @reporting_errors
+    async def StreamFunction(  # type: ignore[override]  # the stubs know generators, not what writes to its context
+        self, request: pb.InvokeFunctionRequest, context: StreamContext
+    ) -> None:
+        """Run a function and send what it emits while it runs, then how it ended."""
+        _check_stream(request)
+        task = await self._task_for(request)
+        config = self._host.config.execution
+        stream = MessageStream(config.max_unread_messages, int(config.max_unread))
+        call = replace(
+            _call_from(request, task, context.time_remaining()), mode=ExecutionMode.STREAM, stream=stream
+        )
+        execution = self._host.manager.submit(await self._linked(call), on_the_spot=True)
+        try:
+            await deliver(execution, stream, context, config.unread_for)
+        finally:
+            stream.close()
+            if not execution.done:
+                self._host.manager.cancel(execution, "the reader hung up")
 
     @reporting_errors
     async def GetExecutionStatus(
@@ -296,6 +308,24 @@ def _check_modes(request: pb.InvokeFunctionRequest) -> None:
     mode = request.execution_mode
     if mode not in {pb.EXECUTION_MODE_UNKNOWN, pb.EXECUTION_MODE_SYNC, pb.EXECUTION_MODE_ASYNC}:
         raise InvalidRequest(f"execution_mode {mode} is not for InvokeFunction; use SYNC or ASYNC")
+    _check_what_all_modes_share(request)
+
+
+def _check_stream(request: pb.InvokeFunctionRequest) -> None:
+    mode = request.execution_mode
+    if mode not in {pb.EXECUTION_MODE_UNKNOWN, pb.EXECUTION_MODE_STREAM}:
+        raise InvalidRequest(
+            f"execution_mode {mode} is not for StreamFunction; use STREAM, or InvokeFunction"
+        )
+    if request.execution_id:
+        raise Unimplemented(
+            "what a streamed call emits is not kept, so that a second one with its key could not be given it; "
+            "leave execution_id empty, or name the execution with context.execution_id"
+        )
+    _check_what_all_modes_share(request)
+
+
+def _check_what_all_modes_share(request: pb.InvokeFunctionRequest) -> None:
     if not 0 <= request.priority <= MAX_PRIORITY:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
     if request.context.max_retries and not is_durable(request):

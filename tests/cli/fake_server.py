@@ -10,6 +10,7 @@ from typing import Any, cast
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import BytesValue
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
@@ -19,10 +20,10 @@ from spear_wasm.errors import SpearError
 
 
 class FakeServer:
-    """Answers with `answers[method]`: a message, a list of them used up in turn, or an error."""
+    """Answers with `answers[method]`: a message, a list of them used up in turn, an error, or what it streams."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Message | list[Message] | Status | SpearError | grpc.StatusCode] = {}
+        self.answers: dict[str, Any] = {}
         self.requests: list[Any] = []
         self.time_remaining: float | None = None
         self.address = ""
@@ -43,6 +44,18 @@ class FakeServer:
         self.answers["InvokeFunction"] = function_pb2.InvokeFunctionResponse(
             success=success, execution_id="exec-1", task_id="task-1", instance_id="inst-1", result=result
         )
+
+    def emits(self, *messages: bytes, value: Message | None = None, **fields: Any) -> None:
+        """Let StreamFunction send these, and then its end."""
+        self.answers_with(value, **fields)
+        end = self.answers["InvokeFunction"]
+        final = function_pb2.StreamExecutionResult(
+            execution_id=end.execution_id, status=end.result.status, is_final=True, result=end.result,
+            metadata={"task_id": end.task_id, "instance_id": end.instance_id},
+        )  # fmt: skip
+        final.chunk_data.CopyFrom(end.result.result)
+        final.result.ClearField("result")
+        self.answers["StreamFunction"] = iter([*map(_emitted, messages), final])
 
     def fails_with(self, error_code: str, message: str = "", **fields: Any) -> None:
         """Let InvokeFunction tell of a guest that failed."""
@@ -67,6 +80,14 @@ class FakeServer:
         if isinstance(answer, grpc.StatusCode):
             context.abort(answer, "in plain words")
         return answer
+
+
+def _emitted(message: bytes) -> function_pb2.StreamExecutionResult:
+    sent = function_pb2.StreamExecutionResult(
+        execution_id="exec-1", status=function_pb2.EXECUTION_STATUS_RUNNING
+    )
+    sent.chunk_data.Pack(BytesValue(value=message))
+    return sent
 
 
 def status_of(

@@ -92,6 +92,32 @@ def test_a_host_callback_has_the_signature_that_the_wheel_declares() -> None:
     assert list(map(kind, ours._argtypes_)) == list(map(kind, theirs._argtypes_))
 
 
+CONTINUATION: CType = _bindings.wasmtime_async_continuation_t
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (capi.WaitingHostCallback, _bindings.wasmtime_func_async_callback_t),
+        (capi.ContinuationCallback, _bindings.wasmtime_func_async_continuation_callback_t),
+        (capi.Finalizer, CONTINUATION._fields_[2][1]),
+    ],
+)
+def test_the_callbacks_of_a_call_that_waits_have_the_signatures_that_the_wheel_declares(
+    ours: CType, theirs: CType
+) -> None:
+    assert kind(ours._restype_) == kind(theirs._restype_)
+    assert list(map(kind, ours._argtypes_)) == list(map(kind, theirs._argtypes_))
+
+
+def test_a_continuation_is_laid_out_as_the_wheel_declares_it() -> None:
+    ours: CType = capi.Continuation
+    assert ctypes.sizeof(ours) == ctypes.sizeof(CONTINUATION)
+    assert [name for name, _ in ours._fields_] == [name for name, _ in CONTINUATION._fields_]
+    for name, _ in ours._fields_:
+        assert getattr(ours, name).offset == getattr(CONTINUATION, name).offset
+
+
 VAL: CType = _bindings.wasmtime_val
 EXTERN: CType = _bindings.wasmtime_extern
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.fiber import Fiber, Run
 from spear_wasm.model import Outcome, TypedValue, Usage, ValueType
 
@@ -50,7 +51,9 @@ class FakeFiber(Fiber):
         sandbox = SimpleNamespace(
             linked=SimpleNamespace(engine=SimpleNamespace(ticker=ticker)),
             usage=lambda cpu_ns: Usage(cpu_ns=cpu_ns),
+            waits_for=None,
         )
+        self.fake_sandbox = sandbox
         super().__init__(
             cast("Sandbox", sandbox),
             run,
@@ -63,6 +66,10 @@ class FakeFiber(Fiber):
         self.outcomes: list[Outcome] = []
         self.usage = Usage()
         self.ended_on = ""
+
+    def wait_for(self, wait: Wait | None) -> None:
+        """Let the guest wait in a host call after its present slice."""
+        self.fake_sandbox.waits_for = wait
 
     def _ended(self, _: Fiber, outcome: Outcome, usage: Usage) -> None:
         self.outcomes.append(outcome)

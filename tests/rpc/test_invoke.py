@@ -247,11 +247,6 @@ def test_streaming_is_not_for_invoke_function(server: Server) -> None:
     refused(InvalidRequest, lambda: server.call("calc", "answer", execution_mode=pb.EXECUTION_MODE_STREAM))
 
 
-def test_what_is_not_offered_says_so(server: Server) -> None:
-    stub = server.functions
-    refused(Unimplemented, lambda: list(stub.StreamFunction(pb.InvokeFunctionRequest())))
-
-
 def test_retries_are_not_offered(server: Server) -> None:
     refused(Unimplemented, lambda: server.call("calc", "answer", context=context(max_retries=1)))
 

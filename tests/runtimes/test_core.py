@@ -530,7 +530,9 @@ def test_of_a_guests_many_words_a_thousand_characters_are_kept(text: Guest) -> N
 # --- recognising and linking ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["calc", "text", "hidden_log", "no_memory", "initialize", "hostile"])
+@pytest.mark.parametrize(
+    "source", ["calc", "text", "hidden_log", "no_memory", "initialize", "hostile", "emitter"]
+)
 def test_modules_without_foreign_imports_are_recognised(workshop: Workshop, source: str) -> None:
     _, module = workshop.compiled(source)
     assert RUNTIME.recognises(module)
@@ -547,7 +549,7 @@ def test_modules_with_foreign_imports_are_refused_by_name(
     with pytest.raises(UnlinkableArtifact) as caught:
         RUNTIME.host_functions(module)
     assert wanted in caught.value.message
-    assert "provides spear.log (i32, i32) and spear.fail (i32, i32)" in caught.value.message
+    assert "provides spear.log, spear.fail and spear.emit, each (i32, i32)" in caught.value.message
 
 
 def test_of_many_foreign_imports_some_are_named() -> None:

@@ -72,6 +72,15 @@ static inline void spear_log_text(const char *text) {
     spear_log(bytes.data, bytes.len);
 }
 
+/* Sends bytes as a message to a caller who streams; returns when there is room for it. Elsewhere they are dropped. */
+__attribute__((import_module("spear"), import_name("emit")))
+void spear_emit(const void *data, uint32_t len);
+
+static inline void spear_emit_text(const char *text) {
+    spear_bytes bytes = spear_text(text);
+    spear_emit(bytes.data, bytes.len);
+}
+
 /* Ends the call at once: it fails with GUEST_ERROR and this UTF-8 message. */
 __attribute__((import_module("spear"), import_name("fail"), noreturn))
 void spear_fail(const void *message, uint32_t len);
