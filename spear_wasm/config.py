@@ -195,7 +195,13 @@ class Config(Section, frozen=True):
 
     def __post_init__(self) -> None:
         default, ceiling = _checked("default_limits", self.default_limits), _checked("ceiling", self.ceiling)
-        default.within(ceiling, whose="default_limits")
+        try:
+            default.within(ceiling, whose="default_limits")
+        except ConfigurationError as error:
+            key = _key_of(error)
+            raise ConfigurationError(
+                error.message, **error.metadata, keys=f"default_limits.{key}, ceiling.{key}"
+            ) from error
         if self.execution.max_running + self.pool.max_ready > self.engine.sandboxes:
             raise ConfigurationError(
                 f"execution.max_running ({self.execution.max_running}) and pool.max_ready ({self.pool.max_ready}) "
@@ -209,11 +215,18 @@ class Config(Section, frozen=True):
             )
 
 
-def _checked(key: str, section: LimitsSection) -> Limits:
+def _checked(table: str, section: LimitsSection) -> Limits:
     try:
         return section.limits()
     except ConfigurationError as error:
-        raise ConfigurationError(f"{key}: {error.message}", limit=error.metadata["limit"]) from error
+        raise ConfigurationError(
+            f"{table}: {error.message}", **error.metadata, keys=f"{table}.{_key_of(error)}"
+        ) from error
+
+
+def _key_of(error: ConfigurationError) -> str:
+    """The key of the limit that an error is about; units are in the values, not in the keys' names."""
+    return error.metadata["limit"].removesuffix("_bytes").removesuffix("_ms")
 
 
 def _machine_memory() -> int:

@@ -192,9 +192,7 @@ def _of_document(document: Mapping[str, Value], source: str) -> Iterator[Setting
         yield key, _converted(key, value, source, strict=True), source
 
 
-def _flat(
-    document: Mapping[str, Value], path: tuple[str, ...], source: str
-) -> Iterator[tuple[str, Value]]:
+def _flat(document: Mapping[str, Value], path: tuple[str, ...], source: str) -> Iterator[tuple[str, Value]]:
     """The keys of nested tables by their names."""
     for name, value in document.items():
         place = (*path, name)

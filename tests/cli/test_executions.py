@@ -9,7 +9,7 @@ from tests.cli.conftest import Cli
 from tests.cli.fake_server import FakeServer
 
 
-def answers_status(server: FakeServer, status: str, **fields: str) -> None:
+def answers_status(server: FakeServer, status: str, **fields: str | bytes) -> None:
     number = pb.ExecutionStatus.Value(f"EXECUTION_STATUS_{status}")
     result = pb.ExecutionResult(status=number, **fields)  # type: ignore[arg-type]  # as the test has it
     server.answers["GetExecutionStatus"] = pb.GetExecutionStatusResponse(found=True, result=result)
@@ -92,3 +92,32 @@ def test_get_wait_asks_until_the_execution_has_ended(server: FakeServer, cli: Cl
     ]
     assert cli("get", "exec-1", "--wait").exit_code == 0
     assert len(server.requests) == 3
+
+
+def test_logs_prints_what_the_guest_wrote_and_nothing_that_acts_on_a_terminal(
+    server: FakeServer, cli: Cli
+) -> None:
+    answers_status(server, "FAILED", stderr=b"one\n\x1b[2Jtwo\n\xff\n", error_code="GUEST_ERROR")
+    result = cli("logs", "exec-1")
+    assert (result.exit_code, result.stdout) == (0, "one\n\\x1b[2Jtwo\n\\xff\n")
+    assert json.loads(cli("logs", "exec-1", "--format", "json").stdout) == {
+        "execution_id": "exec-1", "status": "FAILED", "logs": ["one", "\x1b[2Jtwo", "\\xff"],
+    }  # fmt: skip
+
+
+def test_logs_of_an_execution_that_has_not_ended_says_so(server: FakeServer, cli: Cli) -> None:
+    answers_status(server, "RUNNING")
+    result = cli("logs", "exec-1")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "RUNNING" in result.stderr
+
+
+def test_logs_follows_until_the_end(server: FakeServer, cli: Cli) -> None:
+    ended = pb.ExecutionResult(status=pb.EXECUTION_STATUS_COMPLETED, stderr=b"done", output_truncated=True)
+    server.answers["GetExecutionStatus"] = [
+        pb.GetExecutionStatusResponse(found=True, result=result)
+        for result in (pb.ExecutionResult(status=pb.EXECUTION_STATUS_RUNNING), ended)
+    ]
+    result = cli("logs", "exec-1", "--follow")
+    assert (result.exit_code, result.stdout) == (0, "done\n")
+    assert "cut" in result.stderr
