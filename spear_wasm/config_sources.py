@@ -20,7 +20,7 @@ import msgspec
 
 from spear_wasm.config import Config, Seconds, Section, Size
 from spear_wasm.errors import ConfigurationError
-from spear_wasm.units import format_duration, format_size, parse_duration, parse_size
+from spear_wasm.units import format_size, parse_duration, parse_size
 
 VARIABLE_PREFIX = "SPEAR_WASM_"
 DEFAULT = "default"
@@ -30,6 +30,8 @@ UNIT_MEANS: dict[type, tuple[Callable[[str], float], float]] = {
     Seconds: (parse_duration, 366 * 86400.0),
 }
 """How each kind is read, and the most that it may be: what is above can only be a mistake."""
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 Value: TypeAlias = Any  # whatever the field of a section is
 
@@ -148,9 +150,13 @@ def written(value: Value) -> str:
         case Size():
             text = format_size(value).replace(" ", "")
             return text if parse_size(text) == value else str(int(value))
+        case Seconds() if 0 < value < 1:
+            return f"{value * 1000:g}ms"
         case Seconds():
-            text = format_duration(value).replace(" ", "")
-            return text if parse_duration(text) == value else f"{float(value):g}s"
+            return next(
+                (f"{value / unit:.0f}{name}" for name, unit in _UNITS if value and value % unit == 0),
+                f"{value:g}s",
+            )
         case bool():
             return str(value).lower()
         case tuple() | list():

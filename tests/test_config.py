@@ -85,8 +85,8 @@ def test_a_table_of_limits_becomes_the_limits_in_force() -> None:
 @pytest.mark.parametrize(("table", "key"), [each for each in keys_of(Size) if each[0] not in LIMITS])
 @given(count=st.integers(1, 10**14))
 def test_a_size_may_be_a_number_or_a_text(table: str, key: str, count: int) -> None:
-    for written in (count, str(count), f"{count}B"):
-        assert getattr(getattr(parse_config({table: {key: written}}), table), key) == count
+    for value in (count, str(count), f"{count}B"):
+        assert getattr(getattr(parse_config({table: {key: value}}), table), key) == count
 
 
 def test_memory_and_threads_are_measured_where_they_are_not_configured() -> None:

@@ -58,10 +58,7 @@ def logs(context: click.Context, *, execution_id: str, follow: bool, address: st
     The exit code is 0 whatever became of the execution; `get` tells that.
     """
     with Client(address) as client:
-        if follow:
-            result = client.wait(execution_id, check=False)
-        else:
-            result = client.execution(execution_id)
+        result = client.wait(execution_id, check=False) if follow else client.execution(execution_id)
     written = (result.stdout + result.logs).decode(errors="backslashreplace").splitlines()
     if output.json:
         output.document({"execution_id": execution_id, "status": result.status.value, "logs": written})
