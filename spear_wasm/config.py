@@ -200,7 +200,7 @@ class Config(Section, frozen=True):
         except ConfigurationError as error:
             key = _key_of(error)
             raise ConfigurationError(
-                error.message, **error.metadata, keys=f"default_limits.{key}, ceiling.{key}"
+                error.message, limit=error.metadata["limit"], keys=f"default_limits.{key}, ceiling.{key}"
             ) from error
         if self.execution.max_running + self.pool.max_ready > self.engine.sandboxes:
             raise ConfigurationError(
@@ -220,7 +220,7 @@ def _checked(table: str, section: LimitsSection) -> Limits:
         return section.limits()
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{table}: {error.message}", **error.metadata, keys=f"{table}.{_key_of(error)}"
+            f"{table}: {error.message}", limit=error.metadata["limit"], keys=f"{table}.{_key_of(error)}"
         ) from error
 
 

@@ -264,10 +264,11 @@ def _decode_unit(kind: type, value: object) -> Value:
 def _built(values: Mapping[Key, Value], sources: Mapping[str, str]) -> Config:
     by_path = {key.path: value for key, value in values.items()}
     try:
-        return _section(Config(), (), by_path)
+        config: Config = _section(Config(), (), by_path)
     except ConfigurationError as error:
-        blamed = _blamed(error, sources)
-        raise ConfigurationError(f"{error.message}{blamed}", **error.metadata) from error
+        metadata: dict[str, Any] = dict(error.metadata)
+        raise ConfigurationError(f"{error.message}{_blamed(error, sources)}", **metadata) from error
+    return config
 
 
 def _section(defaults: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], Value]) -> Any:  # noqa: ANN401  whichever section it is given

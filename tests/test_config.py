@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, why
     path.write_bytes(content)
     with pytest.raises(ConfigurationError) as refused:
         read_config(path)
-    assert refused.value.message.startswith(f"{path}: ")
+    assert str(path) in refused.value.message
     assert why in refused.value.message
 
 
@@ -220,16 +220,15 @@ def test_several_values_in_a_text_are_separated_by_commas() -> None:
 def test_a_bad_value_is_refused_by_its_key_and_where_it_was_set(text: str, tmp_path: Path) -> None:
     file = tmp_path / "spear.toml"
     file.write_text(f'[execution]\nmax_running = "{text}"\n', encoding="utf-8")
-    for source, attempt in (
-        (str(file), lambda: effective_config(file, {}, {})),
-        (
-            "SPEAR_WASM_EXECUTION_MAX_RUNNING",
-            lambda: effective_config(None, {"SPEAR_WASM_EXECUTION_MAX_RUNNING": text}, {}),
-        ),
-        ("--execution-max-running", lambda: effective_config(None, {}, {"execution.max_running": text})),
-    ):
+    variable, flag = "SPEAR_WASM_EXECUTION_MAX_RUNNING", "--execution-max-running"
+    attempts: dict[str, tuple[Path | None, dict[str, str], dict[str, str]]] = {
+        str(file): (file, {}, {}),
+        variable: (None, {variable: text}, {}),
+        flag: (None, {}, {"execution.max_running": text}),
+    }
+    for source, given in attempts.items():
         with pytest.raises(ConfigurationError) as refused:
-            attempt()
+            effective_config(*given)
         assert refused.value.message.startswith(f"{source}: execution.max_running: ")
 
 

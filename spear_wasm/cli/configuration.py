@@ -23,7 +23,7 @@ def config_options(command: Command) -> Command:
         command(configuration=effective_config(config_file, os.environ, flags), **rest)
 
     decorated: Command = collected
-    for key in reversed(keys().values()):
+    for key in reversed(list(keys().values())):
         # The environment is read by the configuration itself, which can tell a variable from a flag.
         decorated = click.option(
             key.flag,

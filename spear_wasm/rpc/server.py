@@ -103,7 +103,7 @@ class _Server:
     def _on_signal(self) -> None:
         if self._stop.is_set():
             log.warning("second signal: stopping at once")
-            self._host.manager.cancel_all("the server is shutting down")
+            self._host.end_executions()
         self._stop.set()
 
     async def _shutdown(self, server: grpc.aio.Server) -> None:
