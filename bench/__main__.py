@@ -11,12 +11,31 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import compile_bomb, deadlines, flatness, large_module, machine, rpc_cost, sandbox_cost
+from bench import (
+    cancelling,
+    compile_bomb,
+    deadlines,
+    fair_share,
+    flatness,
+    large_module,
+    machine,
+    rpc_cost,
+    sandbox_cost,
+)
 from bench.figure import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (sandbox_cost, rpc_cost, deadlines, compile_bomb, flatness, large_module)
+    for module in (
+        sandbox_cost,
+        rpc_cost,
+        deadlines,
+        cancelling,
+        fair_share,
+        compile_bomb,
+        flatness,
+        large_module,
+    )
 }
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 

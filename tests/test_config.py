@@ -226,9 +226,9 @@ def test_a_bad_value_is_refused_by_its_key_and_where_it_was_set(text: str, tmp_p
         variable: (None, {variable: text}, {}),
         flag: (None, {}, {"execution.max_running": text}),
     }
-    for source, given in attempts.items():
+    for source, layers in attempts.items():
         with pytest.raises(ConfigurationError) as refused:
-            effective_config(*given)
+            effective_config(*layers)
         assert refused.value.message.startswith(f"{source}: execution.max_running: ")
 
 

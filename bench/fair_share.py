@@ -1,0 +1,94 @@
+"""Two tasks on one server, one of which is flooded: what does the other one's caller feel?
+
+The trickle is one call after the other, with a pause between them. It is measured alone, then while the other task
+has ten times as many callers as the server runs executions at once. Rounds alternate; their ratio is judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+from google.protobuf import wrappers_pb2
+
+from bench.figure import Figure, median_ratio, percentile
+from bench.servers import FIXTURES, spear_server
+from spear_wasm.api import function_pb2 as pb
+from spear_wasm.api import function_pb2_grpc
+from spear_wasm.client import Client
+
+RUNNING = 4
+"""Executions that the server runs at once: what it has the capacity for."""
+FLOOD = 10 * RUNNING
+CALLS = 200
+ROUNDS = 3
+PAUSE_SECONDS = 0.01
+NUMBERS = 400_000
+"""What each call sieves: some milliseconds of CPU time, so that the guests are what the server is busy with."""
+CONFIG = f"[execution]\nmax_running = {RUNNING}\nmax_pending = 1000\n"
+
+
+def measure() -> list[Figure]:
+    """Times of the trickle's calls in ms."""
+    with tempfile.TemporaryDirectory() as directory, spear_server(Path(directory), CONFIG) as server:
+        with Client(server.address) as client:
+            client.upload(FIXTURES / "sieve.wasm", name="sieve")
+        alone, beside, flooded = asyncio.run(_rounds(server.address))
+    ratio = median_ratio(
+        [percentile(times, 99) for times in beside], [percentile(times, 99) for times in alone]
+    )
+    return [
+        Figure("99 % of calls beside a flood, in those alone", ratio, at_most=2.0),
+        Figure("99 % of calls alone take", percentile(sum(alone, []), 99), "ms"),
+        Figure("99 % of calls beside a flood take", percentile(sum(beside, []), 99), "ms"),
+        Figure("half of calls alone take", percentile(sum(alone, []), 50), "ms"),
+        Figure("half of calls beside a flood take", percentile(sum(beside, []), 50), "ms"),
+        Figure("the flood's calls meanwhile", float(flooded)),
+    ]
+
+
+async def _rounds(address: str) -> tuple[list[list[float]], list[list[float]], int]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = function_pb2_grpc.FunctionServiceStub(channel)
+        for task in ("trickle", "flood"):
+            await stub.InvokeFunction(_call(task))
+        alone, beside, flooded = [], [], 0
+        for _ in range(ROUNDS):
+            alone.append(await _trickle(stub))
+            over = asyncio.Event()
+            callers = [asyncio.create_task(_flood(stub, over)) for _ in range(FLOOD)]
+            beside.append(await _trickle(stub))
+            over.set()
+            flooded += sum(await asyncio.gather(*callers))
+        return alone, beside, flooded
+
+
+async def _trickle(stub: function_pb2_grpc.FunctionServiceAsyncStub) -> list[float]:
+    took = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        answer = await stub.InvokeFunction(_call("trickle"))
+        if not answer.success:
+            raise RuntimeError(answer.message)
+        took.append((time.perf_counter() - start) * 1e3)
+        await asyncio.sleep(PAUSE_SECONDS)
+    return took
+
+
+async def _flood(stub: function_pb2_grpc.FunctionServiceAsyncStub, over: asyncio.Event) -> int:
+    calls = 0
+    while not over.is_set():
+        await stub.InvokeFunction(_call("flood"))
+        calls += 1
+    return calls
+
+
+def _call(task: str) -> pb.InvokeFunctionRequest:
+    request = pb.InvokeFunctionRequest(
+        task_name=task, artifact_spec=pb.ArtifactSpec(artifact_id="sieve"), function_name="sieve"
+    )
+    request.parameters.add().value.Pack(wrappers_pb2.Int32Value(value=NUMBERS))
+    return request
