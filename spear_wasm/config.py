@@ -91,9 +91,14 @@ class CeilingLimits(LimitsSection, frozen=True):
 
 
 class ServerConfig(Section, frozen=True):
-    """The gRPC door."""
+    """The gRPC door.
+
+    From the signal to stop on, `shutdown_grace` is what running executions have to end, and `closing_grace` what
+    is left then to end the others, tell their callers and close; after both the process ends as it is.
+    """
 
     shutdown_grace: Seconds = Seconds(10)
+    closing_grace: Seconds = Seconds(5)
     max_connection_streams: Count = 10_000
 
 
