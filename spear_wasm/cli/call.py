@@ -48,7 +48,7 @@ def call(
     if asynchronous:
         _submit(reference, function, call, address, output)
         return
-    with Client(address) as client:
+    with Client(address) as client, output.waiting(f"waiting for {function}"):
         result = client.call(
             reference,
             function,

@@ -38,7 +38,7 @@ def get(
     An execution that ended is shown as `call` would have shown it.
     """
     with Client(address) as client:
-        result = client.wait(execution_id, check=False) if wait else client.execution(execution_id)
+        result = _result(client, execution_id, output, until_end=wait)
     if result.ended or output.json:
         show_result(output, result, result_file if result.ended else None)
     else:
@@ -58,7 +58,7 @@ def logs(context: click.Context, *, execution_id: str, follow: bool, address: st
     The exit code is 0 whatever became of the execution; `get` tells that.
     """
     with Client(address) as client:
-        result = client.wait(execution_id, check=False) if follow else client.execution(execution_id)
+        result = _result(client, execution_id, output, until_end=follow)
     written = (result.stdout + result.logs).decode(errors="backslashreplace").splitlines()
     if output.json:
         output.document({"execution_id": execution_id, "status": result.status.value, "logs": written})
@@ -67,6 +67,13 @@ def logs(context: click.Context, *, execution_id: str, follow: bool, address: st
             output.line(line)
         _note_about_logs(output, result)
     context.exit(ExitCode.OK)
+
+
+def _result(client: Client, execution_id: str, output: Output, *, until_end: bool) -> CallResult:
+    if not until_end:
+        return client.execution(execution_id)
+    with output.waiting(f"waiting for {execution_id}"):
+        return client.wait(execution_id, check=False)
 
 
 def _note_about_logs(output: Output, result: CallResult) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +125,22 @@ def test_logs_follows_until_the_end(server: FakeServer, cli: Cli) -> None:
     result = cli("logs", "exec-1", "--follow")
     assert (result.exit_code, result.stdout) == (0, "done\n")
     assert "cut" in result.stderr
+
+
+def test_on_a_terminal_whoever_waits_sees_for_how_long(server: FakeServer) -> None:
+    answers_status(server, "COMPLETED")
+    controlling, terminal = pty.openpty()
+    command = [sys.executable, "-m", "spear_wasm.cli", "get", "exec-1", "--wait", "--addr", server.address]
+    environment = os.environ | {"TERM": "xterm"}
+    ended = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=terminal, env=environment)
+    os.close(terminal)
+    seen = os.read(controlling, 65536).decode()
+    os.close(controlling)
+    assert (ended.returncode, ended.stdout) == (0, b"\n")
+    assert "waiting for exec-1" in seen
+    assert "0:00:0" in seen
+
+
+def test_elsewhere_nothing_moves(server: FakeServer, cli: Cli) -> None:
+    answers_status(server, "COMPLETED")
+    assert "waiting" not in cli("get", "exec-1", "--wait").stderr
