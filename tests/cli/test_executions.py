@@ -136,7 +136,7 @@ def test_on_a_terminal_whoever_waits_sees_for_how_long(server: FakeServer) -> No
     os.close(terminal)
     seen = os.read(controlling, 65536).decode()
     os.close(controlling)
-    assert (ended.returncode, ended.stdout) == (0, b"\n")
+    assert (ended.returncode, ended.stdout) == (0, b"")
     assert "waiting for exec-1" in seen
     assert "0:00:0" in seen
 
