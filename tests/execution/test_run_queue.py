@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spear_wasm.execution.fiber import FiberState
-from spear_wasm.execution.run_queue import RunQueue
+from spear_wasm.execution.run_queue import CREDIT_NS, RunQueue
 from spear_wasm.execution.share import Share
 from tests.execution.fake_fibers import FakeFiber, Guest
+
+MS = 1_000_000
 
 
 def runnable(share: Share | None = None) -> FakeFiber:
@@ -48,45 +50,49 @@ def test_after_a_long_slice_the_others_get_as_much_first() -> None:
     assert take_turn(queue, 1) is greedy
 
 
-def test_a_newcomer_is_not_paid_for_the_time_before_it_came() -> None:
+def test_a_new_guest_of_a_task_is_not_paid_for_the_time_before_it_came() -> None:
     queue = RunQueue()
-    old = runnable()
+    share = Share()
+    old = runnable(share)
     queue.push(old)
     for _ in range(100):
-        take_turn(queue, 10)
-    newcomer = runnable()
+        take_turn(queue, MS)
+    newcomer = runnable(share)
     queue.push(newcomer)
-    turns = [take_turn(queue, 10) for _ in range(20)]
+    turns = [take_turn(queue, MS) for _ in range(20)]
     assert turns.count(old) == turns.count(newcomer) == 10
 
 
-def test_however_many_guests_a_task_runs_another_task_gets_every_other_turn() -> None:
+def test_however_many_guests_a_task_runs_another_task_has_its_credit_and_then_every_other_turn() -> None:
     queue = RunQueue()
     crowd = Share()
     for _ in range(40):
         queue.push(runnable(crowd))
     for _ in range(100):
-        take_turn(queue, 10)
+        take_turn(queue, MS)
     newcomer = runnable()
     queue.push(newcomer)
-    turns = [take_turn(queue, 10) for _ in range(20)]
-    assert turns.count(newcomer) in {10, 11}
-    assert turns[0] is newcomer or turns[1] is newcomer
+    credit = CREDIT_NS // MS
+    assert [take_turn(queue, MS) for _ in range(credit - 1)] == [newcomer] * (credit - 1)
+    turns = [take_turn(queue, MS) for _ in range(22)]
+    assert turns.count(newcomer) in {11, 12}
 
 
-def test_a_task_is_not_paid_for_the_time_in_which_it_had_no_guests() -> None:
+def test_a_task_that_comes_back_again_and_again_gets_no_more_than_others() -> None:
     queue = RunQueue()
-    steady, resting = Share(), Share()
-    queue.push(runnable(resting))
-    assert queue.pop() is not None
-    first = runnable(steady)
-    queue.push(first)
-    for _ in range(100):
-        take_turn(queue, 10)
-    back = runnable(resting)
-    queue.push(back)
-    turns = [take_turn(queue, 10) for _ in range(20)]
-    assert turns.count(first) == turns.count(back) == 10
+    steady, returning = runnable(), Share()
+    queue.push(steady)
+    used = {steady.share: 0, returning: 0}
+    for _ in range(50):
+        queue.push(runnable(returning))
+        while len(queue) > 1:
+            fiber = queue.pop()
+            assert fiber is not None
+            fiber.charge(MS)
+            used[fiber.share] += MS
+            if fiber is steady:
+                queue.push(fiber)
+    assert used[returning] <= used[steady] + CREDIT_NS + MS
 
 
 def test_the_guests_of_one_task_share_its_turns() -> None:
