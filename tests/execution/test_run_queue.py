@@ -92,7 +92,7 @@ def test_a_task_that_comes_back_again_and_again_gets_no_more_than_others() -> No
             used[fiber.share] += MS
             if fiber is steady:
                 queue.push(fiber)
-    assert used[returning] <= used[steady] + CREDIT_NS + MS
+    assert used[returning] <= used[steady.share] + CREDIT_NS + MS
 
 
 def test_the_guests_of_one_task_share_its_turns() -> None:
