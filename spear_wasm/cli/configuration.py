@@ -39,7 +39,7 @@ def config_options(command: Command) -> Command:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         envvar="SPEAR_WASM_CONFIG",
         show_envvar=True,
-        help="Limits, sizes and bounds, a table for what is in front of the first dash of the flags below.",
+        help="Limits, sizes and bounds, in the tables and under the keys that `spear-wasm config` shows.",
     )(decorated)
 
 
