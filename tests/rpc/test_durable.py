@@ -53,7 +53,8 @@ def outcome(server: Server, execution_id: str) -> pb.ExecutionResult:
 
 
 def test_an_asynchronous_call_is_answered_at_once_and_its_result_can_be_fetched(server: Server) -> None:
-    answer = submit(server, "calc", "divide", 84, 2)
+    spec = {"max_execution_timeout_ms": 19_000}  # a task of its own, which has no other executions
+    answer = submit(server, "calc", "divide", 84, 2, spec=spec)
     assert answer.success
     assert answer.result.status in {PENDING, RUNNING}
     assert answer.status_endpoint == f"executions/{answer.execution_id}"
