@@ -11,12 +11,33 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import compile_bomb, deadlines, flatness, large_module, machine, rpc_cost, sandbox_cost, waiting
+from bench import (
+    cancelling,
+    compile_bomb,
+    deadlines,
+    fair_share,
+    flatness,
+    large_module,
+    machine,
+    rpc_cost,
+    sandbox_cost,
+    waiting,
+)
 from bench.figure import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (sandbox_cost, rpc_cost, deadlines, compile_bomb, flatness, large_module, waiting)
+    for module in (
+        sandbox_cost,
+        rpc_cost,
+        deadlines,
+        cancelling,
+        fair_share,
+        compile_bomb,
+        flatness,
+        large_module,
+        waiting,
+    )
 }
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 

@@ -12,7 +12,8 @@ import psutil
 from bench.figure import Figure, percentile
 from bench.in_process import host_on
 from bench.servers import FIXTURES
-from spear_wasm.config import Config, parse_config
+from spear_wasm.config import Config
+from spear_wasm.config_sources import parse_config
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.fiber import FiberState
 from spear_wasm.execution.stream import MessageStream

@@ -1,23 +1,21 @@
-"""The server's configuration: nested frozen values, read from TOML and checked where they are made.
+"""The server's configuration: nested frozen values, checked where they are made.
 
-Sizes and durations are written as people write them (`"64MiB"`, `"1h30m"`); see `spear_wasm.units`.
-Nothing here opens a socket, starts a log or exits: bad values raise ConfigurationError naming their key.
+Every key can be set in a file, in the environment and by a flag: see `spear_wasm.config_sources`, which needs
+nothing but the fields here. Nothing here opens a socket, starts a log or exits: values that do not go together
+raise ConfigurationError naming their keys.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import psutil
 
 from spear_wasm.errors import ConfigurationError
 from spear_wasm.limits import Limits
-from spear_wasm.units import parse_duration, parse_size
 
 
 class Size(int):
@@ -32,11 +30,11 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 MIB = 1 << 20
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the configuration file."""
 
 
-class LimitsSection(_Section, frozen=True):
+class LimitsSection(Section, frozen=True):
     """One set of limits; see `spear_wasm.limits.Limits` for what each one bounds."""
 
     max_memory: Size
@@ -92,14 +90,19 @@ class CeilingLimits(LimitsSection, frozen=True):
     max_wall_time: Seconds = Seconds(300)
 
 
-class ServerConfig(_Section, frozen=True):
-    """The gRPC door."""
+class ServerConfig(Section, frozen=True):
+    """The gRPC door.
+
+    From the signal to stop on, `shutdown_grace` is what running executions have to end, and `closing_grace` what
+    is left then to end the others, tell their callers and close; after both the process ends as it is.
+    """
 
     shutdown_grace: Seconds = Seconds(10)
+    closing_grace: Seconds = Seconds(5)
     max_connection_streams: Count = 10_000
 
 
-class EngineConfig(_Section, frozen=True):
+class EngineConfig(Section, frozen=True):
     """The WebAssembly engines and what all of their sandboxes share.
 
     `sandboxes` is how many may be alive at once in each engine; `tick` the length of a guest's slice.
@@ -110,7 +113,7 @@ class EngineConfig(_Section, frozen=True):
     tick: Seconds = Seconds(0.001)
 
 
-class CompileConfig(_Section, frozen=True):
+class CompileConfig(Section, frozen=True):
     """What one compilation may use; each runs in a process of its own."""
 
     max_wall_time: Seconds = Seconds(60)
@@ -121,7 +124,7 @@ class CompileConfig(_Section, frozen=True):
     max_function_bytes: Size = Size(1 * MIB)
 
 
-class ArtifactsConfig(_Section, frozen=True):
+class ArtifactsConfig(Section, frozen=True):
     """Bounds on what is stored."""
 
     max_artifact: Size = Size(64 * MIB)
@@ -131,7 +134,7 @@ class ArtifactsConfig(_Section, frozen=True):
     upload_idle_timeout: Seconds = Seconds(30)
 
 
-class TaskExecutionManagerConfig(_Section, frozen=True):
+class TaskExecutionManagerConfig(Section, frozen=True):
     """Admission, threads and what is remembered.
 
     `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
@@ -166,27 +169,27 @@ class TaskExecutionManagerConfig(_Section, frozen=True):
         return self.threads or len(os.sched_getaffinity(0))
 
 
-class InstancePoolConfig(_Section, frozen=True):
+class InstancePoolConfig(Section, frozen=True):
     """Bounds on ready sandboxes, which tasks ask for with `ready_sandboxes` in their runtime_config."""
 
     max_ready_per_task: Count = 64
     max_ready: Count = 400
 
 
-class RuntimeConfig(_Section, frozen=True):
+class RuntimeConfig(Section, frozen=True):
     """Where runtimes are found besides the ones that come with the package."""
 
     directories: tuple[str, ...] = ()
 
 
-class LogConfig(_Section, frozen=True):
+class LogConfig(Section, frozen=True):
     """Structured logs on standard error."""
 
     format: Literal["json", "console", "auto"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Section, frozen=True):
+class Config(Section, frozen=True):
     """Everything an operator may set; each field is a table of the TOML file."""
 
     server: ServerConfig = ServerConfig()
@@ -202,72 +205,42 @@ class Config(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         default, ceiling = _checked("default_limits", self.default_limits), _checked("ceiling", self.ceiling)
-        default.within(ceiling, whose="default_limits")
+        try:
+            default.within(ceiling, whose="default_limits")
+        except ConfigurationError as error:
+            key = _key_of(error)
+            raise ConfigurationError(
+                error.message, limit=error.metadata["limit"], keys=f"default_limits.{key}, ceiling.{key}"
+            ) from error
         if self.execution.max_running + self.pool.max_ready > self.engine.sandboxes:
             raise ConfigurationError(
                 f"execution.max_running ({self.execution.max_running}) and pool.max_ready ({self.pool.max_ready}) "
-                f"together exceed engine.sandboxes ({self.engine.sandboxes})"
+                f"together exceed engine.sandboxes ({self.engine.sandboxes})",
+                keys="execution.max_running, pool.max_ready, engine.sandboxes",
             )
         if not self.execution.max_unread:
-            raise ConfigurationError("execution.max_unread is 0; streamed messages need some room")
+            raise ConfigurationError(
+                "execution.max_unread is 0; streamed messages need some room", keys="execution.max_unread"
+            )
         if not 0.0005 <= self.engine.tick <= 0.1:
             raise ConfigurationError(
-                f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms"
+                f"engine.tick is {self.engine.tick} s; it must be between 0.5 ms and 100 ms",
+                keys="engine.tick",
             )
 
 
-def _checked(key: str, section: LimitsSection) -> Limits:
+def _checked(table: str, section: LimitsSection) -> Limits:
     try:
         return section.limits()
     except ConfigurationError as error:
-        raise ConfigurationError(f"{key}: {error.message}", limit=error.metadata["limit"]) from error
+        raise ConfigurationError(
+            f"{table}: {error.message}", limit=error.metadata["limit"], keys=f"{table}.{_key_of(error)}"
+        ) from error
 
 
-def read_config(path: Path) -> Config:
-    """The configuration in a TOML file.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is no TOML, or holds an unknown key or a bad value.
-    """
-    try:
-        return parse_config(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error.message}", key=error.metadata.get("limit", "")) from error
-
-
-def parse_config(document: dict[str, Any]) -> Config:
-    """The configuration in a parsed TOML document.
-
-    Raises:
-        ConfigurationError: an unknown key or a bad value.
-    """
-    try:
-        return msgspec.convert(document, Config, dec_hook=_decode_unit)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _decode_unit(kind: type, value: object) -> Any:  # noqa: ANN401  msgspec's hook may return any decoded type
-    if kind not in _UNITS:
-        raise NotImplementedError(f"configuration type {kind.__name__}")
-    parse, most = _UNITS[kind]
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"expected a number or a text with a unit, got {value!r}")  # noqa: TRY004  msgspec turns ValueError into its own
-    number = parse(value) if isinstance(value, str) else value
-    if not 0 <= number <= most:  # nor is it when it is not a number
-        raise ValueError(f"{value!r} is not between 0 and {most:.0f}")
-    return kind(number)
-
-
-_UNITS: dict[type, tuple[Callable[[str], float], float]] = {
-    Size: (parse_size, float(1 << 50)),
-    Seconds: (parse_duration, 366 * 86400.0),
-}
-"""How each kind is read, and the most that it may be: what is above can only be a mistake."""
+def _key_of(error: ConfigurationError) -> str:
+    """The key of the limit that an error is about; units are in the values, not in the keys' names."""
+    return error.metadata["limit"].removesuffix("_bytes").removesuffix("_ms")
 
 
 def _machine_memory() -> int:

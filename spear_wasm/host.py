@@ -92,9 +92,17 @@ class Host:
 
         Durable ones that wait are left for the next run of the server.
         """
+        self._suspend()
+        self.manager.drain(self.config.server.shutdown_grace)
+
+    def end_executions(self) -> None:
+        """Cut the grace short: end what runs. Durable ones that wait are left as by `drain`."""
+        self._suspend()
+        self.manager.cancel_all("the server is shutting down")
+
+    def _suspend(self) -> None:
         self.manager.stop_accepting()
         self.durable.suspend()
-        self.manager.drain(self.config.server.shutdown_grace)
 
 
 @contextlib.contextmanager

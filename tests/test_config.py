@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_wasm.config import Config, Seconds, Size, parse_config, read_config
+from spear_wasm.config import Config, Seconds, Size
+from spear_wasm.config_sources import effective_config, keys, parse_config, read_config, written
 from spear_wasm.errors import ConfigurationError
 from spear_wasm.limits import Limits
 
@@ -84,8 +85,8 @@ def test_a_table_of_limits_becomes_the_limits_in_force() -> None:
 @pytest.mark.parametrize(("table", "key"), [each for each in keys_of(Size) if each[0] not in LIMITS])
 @given(count=st.integers(1, 10**14))
 def test_a_size_may_be_a_number_or_a_text(table: str, key: str, count: int) -> None:
-    for written in (count, str(count), f"{count}B"):
-        assert getattr(getattr(parse_config({table: {key: written}}), table), key) == count
+    for value in (count, str(count), f"{count}B"):
+        assert getattr(getattr(parse_config({table: {key: value}}), table), key) == count
 
 
 def test_memory_and_threads_are_measured_where_they_are_not_configured() -> None:
@@ -102,7 +103,7 @@ def test_memory_and_threads_are_measured_where_they_are_not_configured() -> None
 
 @pytest.mark.parametrize(("table", "key"), KEYS)
 def test_a_value_of_another_type_is_refused_by_its_key(table: str, key: str) -> None:
-    assert f"$.{table}.{key}" in refusal({table: {key: [True]}}).message
+    assert f"{table}.{key}: " in refusal({table: {key: [True]}}).message
 
 
 @pytest.mark.parametrize(("table", "key"), [*keys_of(Size), *keys_of(Seconds)])
@@ -110,7 +111,7 @@ def test_a_value_of_another_type_is_refused_by_its_key(table: str, key: str) -> 
 def test_a_size_or_duration_that_makes_no_sense_is_refused_by_its_key(
     table: str, key: str, value: object
 ) -> None:
-    assert f"$.{table}.{key}" in refusal({table: {key: value}}).message
+    assert f"{table}.{key}: " in refusal({table: {key: value}}).message
 
 
 @pytest.mark.parametrize("table", LIMITS)
@@ -122,7 +123,7 @@ def test_a_limit_of_zero_is_refused_by_its_table_and_name(table: str, key: str) 
 
 
 def test_a_count_below_one_is_refused() -> None:
-    assert "$.execution.max_running" in refusal({"execution": {"max_running": 0}}).message
+    assert "execution.max_running: " in refusal({"execution": {"max_running": 0}}).message
 
 
 @pytest.mark.parametrize("document", [{"sevrer": {}}, {"server": {"shutdown_grase": 1}}])
@@ -159,7 +160,7 @@ def test_a_default_above_its_ceiling_is_refused() -> None:
     [
         (b"[server", "Expected ']'"),
         (b"\xff\xfe", "invalid start byte"),
-        (b"bogus = 1", "unknown field `bogus`"),
+        (b"bogus = 1", "there is no key bogus"),
         (b"[ceiling]\nmax_memory = 0", "limit max_memory_bytes is 0"),
     ],
 )
@@ -168,10 +169,93 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, why
     path.write_bytes(content)
     with pytest.raises(ConfigurationError) as refused:
         read_config(path)
-    assert refused.value.message.startswith(f"{path}: ")
+    assert str(path) in refused.value.message
     assert why in refused.value.message
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml: No such file or directory"):
         read_config(tmp_path / "nowhere.toml")
+
+
+# --- where it comes from ----------------------------------------------------------------------------------
+
+
+def test_a_flag_goes_before_the_environment_that_before_the_file_that_before_the_default(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "spear.toml"
+    file.write_text("[execution]\nmax_running = 11\nmax_pending = 12\nthreads = 13\n", encoding="utf-8")
+    environment = {"SPEAR_WASM_EXECUTION_MAX_PENDING": "22", "SPEAR_WASM_EXECUTION_THREADS": "23"}
+    effective = effective_config(file, environment, {"execution.threads": "33"})
+    execution = effective.config.execution
+    assert (execution.max_running, execution.max_pending, execution.threads) == (11, 22, 33)
+    assert effective.sources == {
+        "execution.max_running": str(file),
+        "execution.max_pending": "SPEAR_WASM_EXECUTION_MAX_PENDING",
+        "execution.threads": "--execution-threads",
+    }
+    assert effective.source(keys()["execution.max_tasks"]) == "default"
+
+
+def test_every_key_has_a_variable_and_a_flag_of_its_own() -> None:
+    assert list(keys()) == [f"{table}.{key}" for table, key in KEYS]
+    assert (
+        len({key.variable for key in keys().values()})
+        == len({key.flag for key in keys().values()})
+        == len(KEYS)
+    )
+
+
+@pytest.mark.parametrize("name", [f"{table}.{key}" for table, key in KEYS])
+def test_what_is_in_force_can_be_written_into_the_environment_and_means_the_same(name: str) -> None:
+    key = keys()[name]
+    effective = effective_config(None, {key.variable: written(key.default)}, {})
+    assert effective.config == Config()
+    assert effective.source(key) == key.variable
+
+
+def test_several_values_in_a_text_are_separated_by_commas() -> None:
+    given = effective_config(None, {"SPEAR_WASM_RUNTIMES_DIRECTORIES": "/a, /b:c"}, {})
+    assert given.config.runtimes.directories == ("/a", "/b:c")
+
+
+@pytest.mark.parametrize("text", ["many", "0", "1.5", ""])
+def test_a_bad_value_is_refused_by_its_key_and_where_it_was_set(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "spear.toml"
+    file.write_text(f'[execution]\nmax_running = "{text}"\n', encoding="utf-8")
+    variable, flag = "SPEAR_WASM_EXECUTION_MAX_RUNNING", "--execution-max-running"
+    attempts: dict[str, tuple[Path | None, dict[str, str], dict[str, str]]] = {
+        str(file): (file, {}, {}),
+        variable: (None, {variable: text}, {}),
+        flag: (None, {}, {"execution.max_running": text}),
+    }
+    for source, layers in attempts.items():
+        with pytest.raises(ConfigurationError) as refused:
+            effective_config(*layers)
+        assert refused.value.message.startswith(f"{source}: execution.max_running: ")
+
+
+def test_values_that_do_not_go_together_are_refused_with_where_they_were_set() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        effective_config(None, {"SPEAR_WASM_CEILING_MAX_MEMORY": "1MiB"}, {"engine.sandboxes": "1000"})
+    assert refused.value.message.endswith("(ceiling.max_memory is set by SPEAR_WASM_CEILING_MAX_MEMORY)")
+    with pytest.raises(ConfigurationError) as refused:
+        effective_config(None, {}, {"engine.sandboxes": "20"})
+    assert refused.value.message.endswith("(engine.sandboxes is set by --engine-sandboxes)")
+
+
+@pytest.mark.parametrize(
+    ("document", "near"),
+    [
+        ({"server": {"shutdown_grase": 1}}, "server.shutdown_grace"),
+        ({"sevrer": {}}, "server"),
+        ({"sevrer": {"shutdown_grace": 1}}, "server"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(document: dict[str, Any], near: str) -> None:
+    assert refusal(document).message.endswith(f"did you mean {near}?")
+
+
+def test_a_value_in_place_of_a_table_is_refused() -> None:
+    assert "execution is a table" in refusal({"execution": 1}).message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import os
 
 import click
 
@@ -10,14 +12,16 @@ from spear_wasm.cli import exit_codes
 from spear_wasm.cli.artifacts import list_artifacts, push, rm
 from spear_wasm.cli.call import call
 from spear_wasm.cli.completion import PROGRAM, completion
-from spear_wasm.cli.executions import cancel, executions, get
+from spear_wasm.cli.configuration import config
+from spear_wasm.cli.executions import cancel, executions, get, logs
 from spear_wasm.cli.exit_codes import ExitCode
 from spear_wasm.cli.inspection import inspect
-from spear_wasm.cli.options import OUTPUT
+from spear_wasm.cli.options import OUTPUT, Command
 from spear_wasm.cli.output import Output
 from spear_wasm.cli.run import run
 from spear_wasm.cli.serve import serve
 from spear_wasm.cli.service import health, stats, tasks
+from spear_wasm.config_sources import VARIABLE_PREFIX, refuse_unknown_variables
 from spear_wasm.errors import SpearError
 
 
@@ -65,9 +69,37 @@ def commands() -> None:
 
 
 _COMMANDS = (
-    serve, push, list_artifacts, inspect, rm, call, get, cancel, executions, run, tasks, health, stats, completion,
+    serve, config, push, list_artifacts, inspect, rm, call, get, logs, cancel, executions, run, tasks, health, stats,
+    completion,
 )  # fmt: skip
+
+
+def _variables_of_options() -> set[str]:
+    """The variables that stand for options, those of the configuration aside."""
+    found: set[str] = set()
+    for command in _COMMANDS:
+        for parameter in command.params:
+            if isinstance(parameter.envvar, str):
+                found.add(parameter.envvar)
+            elif isinstance(parameter, click.Option) and parameter.allow_from_autoenv:
+                found.add(f"{VARIABLE_PREFIX}{command.name}_{parameter.name}".upper().replace("-", "_"))
+    return found
+
+
+def _in_known_environment(command: Command) -> Command:
+    """The command, refused where the environment holds a variable of ours that says nothing to anybody."""
+
+    @functools.wraps(command)
+    def checked(*args: object, **options: object) -> None:
+        refuse_unknown_variables(os.environ, _variables_of_options())
+        command(*args, **options)
+
+    return checked
+
+
 for _command in _COMMANDS:
+    assert _command.callback is not None
+    _command.callback = _in_known_environment(_command.callback)
     commands.add_command(_command)
 
 

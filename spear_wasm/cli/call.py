@@ -60,7 +60,7 @@ def call(
         result = _stream(reference, function, call, address, output)
         show_stream_end(output, result, result_file)
         context.exit(exit_codes.of_result(result))
-    with Client(address) as client:
+    with Client(address) as client, output.waiting(f"waiting for {function}"):
         result = client.call(
             reference,
             function,

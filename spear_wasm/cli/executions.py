@@ -1,4 +1,4 @@
-"""`spear-wasm get`, `cancel` and `executions`: what became of calls."""
+"""`spear-wasm get`, `logs`, `cancel` and `executions`: what became of calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spear_wasm.cli.exit_codes import ExitCode
 from spear_wasm.cli.options import address_option, format_option, utf8
 from spear_wasm.cli.output import Output
 from spear_wasm.cli.results import result_option, show_result
-from spear_wasm.client import Client
+from spear_wasm.client import CallResult, Client
 from spear_wasm.client.stubs import function_pb2
 from spear_wasm.model import ExecutionStatus
 from spear_wasm.units import format_duration
@@ -38,12 +38,49 @@ def get(
     An execution that ended is shown as `call` would have shown it.
     """
     with Client(address) as client:
-        result = client.wait(execution_id, check=False) if wait else client.execution(execution_id)
+        result = _result(client, execution_id, output, until_end=wait)
     if result.ended or output.json:
         show_result(output, result, result_file if result.ended else None)
     else:
         output.line(result.status)
     context.exit(exit_codes.of_result(result) if result.ended else ExitCode.OK)
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID", type=utf8)
+@click.option("--follow", is_flag=True, help="Until it has ended.")
+@address_option
+@format_option
+@click.pass_context
+def logs(context: click.Context, *, execution_id: str, follow: bool, address: str, output: Output) -> None:
+    """Print what the guest of an execution wrote to its log.
+
+    The exit code is 0 whatever became of the execution; `get` tells that.
+    """
+    with Client(address) as client:
+        result = _result(client, execution_id, output, until_end=follow)
+    written = (result.stdout + result.logs).decode(errors="backslashreplace").splitlines()
+    if output.json:
+        output.document({"execution_id": execution_id, "status": result.status.value, "logs": written})
+    else:
+        for line in written:
+            output.line(line)
+        _note_about_logs(output, result)
+    context.exit(ExitCode.OK)
+
+
+def _result(client: Client, execution_id: str, output: Output, *, until_end: bool) -> CallResult:
+    if not until_end:
+        return client.execution(execution_id)
+    with output.waiting(f"waiting for {execution_id}"):
+        return client.wait(execution_id, check=False)
+
+
+def _note_about_logs(output: Output, result: CallResult) -> None:
+    if result.output_truncated:
+        output.note("the log was cut at its limit")
+    if not result.ended:
+        output.note(f"the execution is {result.status}; its log is kept when it ends")
 
 
 @click.command()

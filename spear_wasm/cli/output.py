@@ -6,12 +6,14 @@ them can act on a terminal or pass for another line.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import click
 from rich import box
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -62,6 +64,18 @@ class Output:
         """Something worth knowing beside the result; programs are not told."""
         if not self.json:
             self.aside.print(Text(printable(text), style="dim"), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Shows how long it has been meanwhile, where somebody sees it; leaves nothing behind."""
+        if self.json or not sys.stderr.isatty():
+            yield
+            return
+        shown = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), shown, TimeElapsedColumn())
+        with Progress(*columns, console=self.aside, transient=True) as progress:
+            progress.add_task(printable(what), total=None)
+            yield
 
     def error(self, message: str, *, label: str = "error") -> None:
         """What went wrong, in a person's words."""

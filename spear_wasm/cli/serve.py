@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import click
-import msgspec
 
+from spear_wasm.cli.configuration import config_options
 from spear_wasm.client import DEFAULT_ADDRESS
-from spear_wasm.config import Config, read_config
-
-LogFormat = Literal["json", "console"]
+from spear_wasm.config_sources import EffectiveConfig
 
 
 def _default_data_dir() -> Path:
@@ -36,25 +33,17 @@ def _default_data_dir() -> Path:
     type=click.Path(file_okay=False, path_type=Path),
     default=_default_data_dir,
     show_default="~/.local/share/spear-wasm",
+    envvar="SPEAR_WASM_DATA_DIR",
+    show_envvar=True,
     help="Where artifacts, compiled code and records are kept.",
 )
-@click.option(
-    "--config",
-    "config_file",
-    metavar="FILE.toml",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Limits, sizes and bounds.",
-)
-@click.option("--log-format", type=click.Choice(["json", "console"]), help="Of the log on standard error.")
-def serve(address: str, data_dir: Path, config_file: Path | None, log_format: LogFormat | None) -> None:
+@config_options
+def serve(address: str, data_dir: Path, configuration: EffectiveConfig) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    Prints one line, `listening on HOST:PORT`, once requests are answered.
+    Prints one line, `listening on HOST:PORT`, once requests are answered. What is set by a flag goes before the
+    environment, that before the file, that before the default; `spear-wasm config` shows what comes of it.
     """
     from spear_wasm.rpc import server  # noqa: PLC0415  brings the engine, which no other command needs
 
-    config = read_config(config_file) if config_file else Config()
-    if log_format is not None:
-        log = msgspec.structs.replace(config.log, format=log_format)
-        config = msgspec.structs.replace(config, log=log)
-    server.serve(address, data_dir, config, lambda bound: click.echo(f"listening on {bound}"))
+    server.serve(address, data_dir, configuration.config, lambda bound: click.echo(f"listening on {bound}"))

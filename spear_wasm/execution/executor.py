@@ -35,7 +35,7 @@ class Executor:
     def __init__(self, threads: int) -> None:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        # guards: the run queue, the timers, every fiber's state, _closing
+        # guards: the run queue, the timers, every fiber's state and share, _closing
         self._queue = RunQueue()
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="spear-chores")
         self._timers = Timers()
@@ -171,7 +171,8 @@ class Executor:
     def _run_turn(self, fiber: Fiber) -> None:
         before = fiber.cpu_ns
         outcome = fiber.run_slice()
-        fiber.virtual_time += fiber.cpu_ns - before
+        with self._lock:
+            fiber.charge(fiber.cpu_ns - before)
         if outcome is None:
             self._put_back(fiber)
             return

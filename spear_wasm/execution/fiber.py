@@ -11,6 +11,7 @@ import structlog
 from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.engine.wait import Wait
+from spear_wasm.execution.share import Share
 from spear_wasm.execution.timers import Timer
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 
@@ -34,19 +35,27 @@ class Fiber:
     """The steps of a guest in its sandbox, with a CPU budget and a deadline.
 
     `deadline` is a time.monotonic() value; `cpu_limit_ms` of 0 is no limit. `on_end` is called once, by the
-    thread that ended the fiber, before the sandbox is closed by `close`. After a slice `waits_for` is what must be
-    over before the next one makes sense, if anything.
+    thread that ended the fiber, before the sandbox is closed by `close`. `share` is its task's; without one it is
+    weighed for itself. After a slice `waits_for` is what must be over before the next one makes sense, if anything.
     """
 
     __slots__ = (
-        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "cpu_ns", "deadline", "kill_fault", "sandbox", "state",
-        "timer", "virtual_time", "waits_for",
+        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "cpu_ns", "deadline", "kill_fault", "sandbox", "share",
+        "state", "timer", "virtual_time", "waits_for",
     )  # fmt: skip
 
     def __init__(
-        self, sandbox: Sandbox, run: Run, *, deadline: float, cpu_limit_ms: int, on_end: Ended
+        self,
+        sandbox: Sandbox,
+        run: Run,
+        *,
+        deadline: float,
+        cpu_limit_ms: int,
+        on_end: Ended,
+        share: Share | None = None,
     ) -> None:
         self.sandbox = sandbox
+        self.share = share or Share()
         self.deadline = deadline
         self.state = FiberState.NEW
         self.cpu_ns = 0
@@ -83,6 +92,11 @@ class Fiber:
                 ErrorCode.CPU_TIME_EXCEEDED, f"the guest used its {self._cpu_limit_ns / 1e6:g} ms of CPU time"
             )
         return outcome
+
+    def charge(self, used_ns: int) -> None:
+        """Count time against it and its task. The executor's lock guards this."""
+        self.virtual_time += used_ns
+        self.share.virtual_time += used_ns
 
     def kill(self, fault: GuestFault) -> Outcome:
         """Unwind the guest, on whatever thread owns the fiber; the outcome to end it with."""

@@ -208,6 +208,7 @@ class TaskExecutionManager:
             deadline=execution.deadline,
             cpu_limit_ms=execution.limits.max_cpu_time_ms,
             on_end=ended,
+            share=task.share,
         )
         with self._lock:
             execution.fiber = fiber
@@ -356,6 +357,7 @@ class TaskExecutionManager:
                 deadline=time.monotonic() + task.limits.max_wall_time_ms / 1000,
                 cpu_limit_ms=task.limits.max_cpu_time_ms,
                 on_end=ended,
+                share=task.share,
             )
             with self._lock:
                 self._preparing.add(fiber)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from spear_wasm.errors import FunctionNotFound, InvalidRequest
+from spear_wasm.execution.share import Share
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
 from spear_wasm.values import shown
 
@@ -123,7 +124,7 @@ class Linkage:
 class Task:
     """A task in service. `record`, `limits`, `policy` and `runtime` never change.
 
-    Everything else is guarded by the manager's lock.
+    `share` is the executor's; everything else is guarded by the manager's lock.
     """
 
     def __init__(self, record: TaskRecord, limits: Limits, policy: TaskPolicy, runtime: Runtime) -> None:
@@ -137,6 +138,7 @@ class Task:
         self.functions: dict[str, TaskFunction] = {}
         self.active: dict[str, Execution] = {}
         """Executions that wait or run, by id."""
+        self.share = Share()
         self.running = 0
         self.executions = 0
         self.last_status: ExecutionStatus | None = None

@@ -27,6 +27,7 @@ from spear_wasm.logs import configure_logs
 from spear_wasm.rpc.artifact_service import ArtifactService
 from spear_wasm.rpc.figures import Figures
 from spear_wasm.rpc.function_service import FunctionService
+from spear_wasm.rpc.last_moment import LastMoment
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ COLLECT_EVERY = 20_000
 MESSAGE_OVERHEAD = 1 << 20
 """What a message may hold beside a payload of the largest size allowed."""
 CLOSE_SECONDS = 2.0
-"""What answers have to reach their callers in, once everything has ended."""
+"""What answers have to reach their callers in, once everything has ended; less where all of closing has less."""
 MAX_PORT = 65535
 SERVICES = (
     function_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
@@ -56,15 +57,20 @@ def serve(address: str, data_dir: Path, config: Config, on_listening: Callable[[
     configure_logs(config.log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(COLLECT_EVERY)
-    with open_host(config, data_dir) as host:
-        asyncio.run(_Server(host, address).run(on_listening))
+    last_moment = LastMoment()
+    try:
+        with open_host(config, data_dir) as host:
+            asyncio.run(_Server(host, address, last_moment).run(on_listening))
+    finally:
+        last_moment.cancel()
 
 
 class _Server:
     """The edge of one host."""
 
-    def __init__(self, host: Host, address: str) -> None:
+    def __init__(self, host: Host, address: str, last_moment: LastMoment) -> None:
         self._host = host
+        self._last_moment = last_moment
         self._address = address
         self._functions = FunctionService(host, Figures(host))
         self._artifacts = ArtifactService(host)
@@ -101,10 +107,14 @@ class _Server:
         return server
 
     def _on_signal(self) -> None:
+        config = self._host.config.server
         if self._stop.is_set():
             log.warning("second signal: stopping at once")
-            self._host.manager.cancel_all("the server is shutting down")
-        self._stop.set()
+            self._last_moment.set(config.closing_grace)
+            self._host.end_executions()
+        else:
+            self._last_moment.set(config.shutdown_grace + config.closing_grace)
+            self._stop.set()
 
     async def _shutdown(self, server: grpc.aio.Server) -> None:
         """In this order: say so, accept nothing, let what runs end, answer, close."""
@@ -112,7 +122,7 @@ class _Server:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._host.compiler.close()
         await asyncio.to_thread(self._host.drain)
-        await server.stop(CLOSE_SECONDS)
+        await server.stop(min(CLOSE_SECONDS, self._host.config.server.closing_grace / 2))
         self._functions.close()
         self._artifacts.close()
         log.info("server stopped")

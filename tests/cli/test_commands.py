@@ -257,6 +257,47 @@ def test_a_wrong_configuration_is_the_callers_mistake(
     assert not served
 
 
+def test_serve_takes_every_key_as_a_flag_or_a_variable(
+    cli: Cli, served: list[tuple[str, Path, Config]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEAR_WASM_EXECUTION_MAX_RUNNING", "7")
+    monkeypatch.setenv("SPEAR_WASM_DATA_DIR", str(tmp_path))
+    assert cli("serve", "--server-shutdown-grace", "1m").exit_code == 0
+    ((_, data_dir, config),) = served
+    assert (data_dir, config.execution.max_running, float(config.server.shutdown_grace)) == (tmp_path, 7, 60)
+    told = cli("serve", "--help").stdout
+    assert "--execution-max-running" in told
+    assert "SPEAR_WASM_EXECUTION_MAX_RUNNING" in told
+
+
+def test_config_shows_what_is_in_force_and_where_it_comes_from(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[artifacts]\nmax_disk = "2GiB"\n')
+    monkeypatch.setenv("SPEAR_WASM_CONFIG", str(file))
+    rows = [row.split() for row in cli("config", "--log-level", "debug").stdout.splitlines()]
+    assert ["artifacts.max_disk", "2GiB", str(file)] in rows
+    assert ["log.level", "debug", "--log-level"] in rows
+    assert ["server.shutdown_grace", "10s", "default"] in rows
+    document = json.loads(cli("config", "--format", "json").stdout)["config"]
+    assert document["artifacts.max_disk"] == {"value": 2 << 30, "source": str(file)}
+    assert document["runtimes.directories"] == {"value": [], "source": "default"}
+
+
+def test_a_variable_that_says_nothing_to_anybody_is_refused(
+    cli: Cli, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEAR_WASM_EXECUTION_MAX_RUNING", "7")
+    for words in (("config",), ("call", "calc", "add")):
+        result = cli(*words)
+        assert result.exit_code == 2
+        assert "SPEAR_WASM_EXECUTION_MAX_RUNING" in result.stderr
+        assert "did you mean SPEAR_WASM_EXECUTION_MAX_RUNNING?" in result.stderr
+    assert not server.requests
+    assert cli("call", "--help").exit_code == 0
+
+
 def test_options_come_from_the_environment(
     server: FakeServer, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

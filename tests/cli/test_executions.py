@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +13,7 @@ from tests.cli.conftest import Cli
 from tests.cli.fake_server import FakeServer
 
 
-def answers_status(server: FakeServer, status: str, **fields: str) -> None:
+def answers_status(server: FakeServer, status: str, **fields: str | bytes) -> None:
     number = pb.ExecutionStatus.Value(f"EXECUTION_STATUS_{status}")
     result = pb.ExecutionResult(status=number, **fields)  # type: ignore[arg-type]  # as the test has it
     server.answers["GetExecutionStatus"] = pb.GetExecutionStatusResponse(found=True, result=result)
@@ -92,3 +96,51 @@ def test_get_wait_asks_until_the_execution_has_ended(server: FakeServer, cli: Cl
     ]
     assert cli("get", "exec-1", "--wait").exit_code == 0
     assert len(server.requests) == 3
+
+
+def test_logs_prints_what_the_guest_wrote_and_nothing_that_acts_on_a_terminal(
+    server: FakeServer, cli: Cli
+) -> None:
+    answers_status(server, "FAILED", stderr=b"one\n\x1b[2Jtwo\n\xff\n", error_code="GUEST_ERROR")
+    result = cli("logs", "exec-1")
+    assert (result.exit_code, result.stdout) == (0, "one\n\\x1b[2Jtwo\n\\xff\n")
+    assert json.loads(cli("logs", "exec-1", "--format", "json").stdout) == {
+        "execution_id": "exec-1", "status": "FAILED", "logs": ["one", "\x1b[2Jtwo", "\\xff"],
+    }  # fmt: skip
+
+
+def test_logs_of_an_execution_that_has_not_ended_says_so(server: FakeServer, cli: Cli) -> None:
+    answers_status(server, "RUNNING")
+    result = cli("logs", "exec-1")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "RUNNING" in result.stderr
+
+
+def test_logs_follows_until_the_end(server: FakeServer, cli: Cli) -> None:
+    ended = pb.ExecutionResult(status=pb.EXECUTION_STATUS_COMPLETED, stderr=b"done", output_truncated=True)
+    server.answers["GetExecutionStatus"] = [
+        pb.GetExecutionStatusResponse(found=True, result=result)
+        for result in (pb.ExecutionResult(status=pb.EXECUTION_STATUS_RUNNING), ended)
+    ]
+    result = cli("logs", "exec-1", "--follow")
+    assert (result.exit_code, result.stdout) == (0, "done\n")
+    assert "cut" in result.stderr
+
+
+def test_on_a_terminal_whoever_waits_sees_for_how_long(server: FakeServer) -> None:
+    answers_status(server, "COMPLETED")
+    controlling, terminal = pty.openpty()
+    command = [sys.executable, "-m", "spear_wasm.cli", "get", "exec-1", "--wait", "--addr", server.address]
+    environment = os.environ | {"TERM": "xterm"}
+    ended = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=terminal, env=environment)
+    os.close(terminal)
+    seen = os.read(controlling, 65536).decode()
+    os.close(controlling)
+    assert (ended.returncode, ended.stdout) == (0, b"")
+    assert "waiting for exec-1" in seen
+    assert "0:00:0" in seen
+
+
+def test_elsewhere_nothing_moves(server: FakeServer, cli: Cli) -> None:
+    answers_status(server, "COMPLETED")
+    assert "waiting" not in cli("get", "exec-1", "--wait").stderr

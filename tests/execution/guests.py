@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from spear_wasm.artifacts.store import ArtifactStore
-from spear_wasm.config import Config, parse_config
+from spear_wasm.config import Config
+from spear_wasm.config_sources import parse_config
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.task import ArtifactSpec, Task, TaskFunction

@@ -241,6 +241,52 @@ def test_a_compilation_does_not_hold_up_the_end_nor_outlive_it(start_server: Sta
     assert not any(compiler.is_running() for compiler in compilers)
 
 
+def test_a_guest_that_cannot_be_stopped_does_not_outlive_the_last_moment(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(
+        f'[runtimes]\ndirectories = ["{stuck_runtime(tmp_path / "runtimes")}"]\n'
+        '[server]\nshutdown_grace = "100ms"\nclosing_grace = "300ms"'
+    )
+    server.upload(fixture("calc"), "calc")
+    guest = server.call_later("calc", "answer", spec={"artifact_type": "stuck"})
+    server.wait_for_load(1)
+    assert server.stop() == 1
+    assert "not stopped in time" in server.log()
+    with pytest.raises(grpc.RpcError):
+        guest.answer()
+
+
+def test_the_last_moment_is_nearer_after_a_second_signal(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(
+        f'[runtimes]\ndirectories = ["{stuck_runtime(tmp_path / "runtimes")}"]\n'
+        '[server]\nshutdown_grace = "1h"\nclosing_grace = "300ms"'
+    )
+    server.upload(fixture("calc"), "calc")
+    guest = server.call_later("calc", "answer", spec={"artifact_type": "stuck"})
+    server.wait_for_load(1)
+    server.signal()
+    stopping(server)
+    assert server.stop() == 1
+    with pytest.raises(grpc.RpcError):
+        guest.answer()
+
+
+def stuck_runtime(directory: Path) -> Path:
+    """A runtime like the core one whose guests hang in the host, where nothing can end them."""
+    core = (Path(__file__).parents[2] / "runtimes" / "core" / "host.py").read_text(encoding="utf-8")
+    call = "        values = yield from sandbox.call(self._export"
+    assert core.count(call) == 1
+    (directory / "stuck").mkdir(parents=True)
+    description = 'name = "stuck"\nhost = "host.py"\n'
+    (directory / "stuck" / "runtime.toml").write_text(description, encoding="utf-8")
+    host = core.replace('"core"', '"stuck"').replace(
+        call, f"        import threading; threading.Event().wait()\n{call}"
+    )
+    (directory / "stuck" / "host.py").write_text(host, encoding="utf-8")
+    return directory
+
+
 def test_callers_find_nobody_afterwards(start_server: StartServer) -> None:
     server = start_server()
     assert server.stop() == 0

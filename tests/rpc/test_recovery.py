@@ -130,6 +130,23 @@ def test_a_server_that_stops_in_order_leaves_what_waits_to_the_next(
     assert outcome(second, waiting).status == outcome(second, "w").status == COMPLETED
 
 
+def test_a_second_signal_leaves_what_waits_to_the_next_server_too(
+    start_server: StartServer, directory: Path
+) -> None:
+    first = start_server('[execution]\nmax_running = 1\n[server]\nshutdown_grace = "1h"', directory)
+    for name in ("calc", "hostile"):
+        first.upload(fixture(name), name, "1")
+    running = busy(first)
+    waiting = submit(first, "calc", "divide", 84, 2).execution_id
+    for number in (signal.SIGTERM, signal.SIGINT):
+        first.signal(number)
+    assert first.exit_code() == 0
+
+    second = start_server(ONE_AT_A_TIME, directory)
+    assert outcome(second, waiting).status == COMPLETED
+    assert outcome(second, running).status == pb.EXECUTION_STATUS_CANCELLED
+
+
 def test_what_waits_for_a_task_that_is_gone_fails_and_says_why(
     start_server: StartServer, directory: Path
 ) -> None:
