@@ -46,7 +46,8 @@ class PoolFactory:
         """Those that are open, after the figures of those that are not have been put aside."""
         with self._lock:
             for pool in [each for each in self._open if each.closed]:
-                if not pool.stats().busy:  # what its last calls gave back has been counted then
+                stats = pool.stats()
+                if not stats.busy and not stats.preparing:  # nothing of it will change any more
                     self._open.remove(pool)
-                    self._of_closed += pool.stats()
+                    self._of_closed += stats
             return list(self._open)
