@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spear_wasm.config import InstancePoolConfig
 from spear_wasm.errors import InvalidRequest
@@ -18,7 +18,7 @@ from spear_wasm.values import shown
 class TaskPolicy:
     """A runtime_config, checked, and completed by what the server gives."""
 
-    pool: PoolTerms = PoolTerms()
+    pool: PoolTerms = field(default_factory=PoolTerms)
 
     @classmethod
     def parse(cls, runtime_config: Mapping[str, object], server: InstancePoolConfig) -> TaskPolicy:
