@@ -243,7 +243,9 @@ class Config(Section, frozen=True):
             )
         for key in ("max_lifetime", "max_idle"):
             if not getattr(self.pool, key):
-                raise ConfigurationError(f"pool.{key} is 0; no sandbox could wait for a call", keys=f"pool.{key}")
+                raise ConfigurationError(
+                    f"pool.{key} is 0; no sandbox could wait for a call", keys=f"pool.{key}"
+                )
         if not 0.01 <= self.pool.upkeep <= 60:
             raise ConfigurationError(
                 f"pool.upkeep is {self.pool.upkeep} s; it must be between 10 ms and 1 min", keys="pool.upkeep"

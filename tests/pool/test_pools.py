@@ -388,7 +388,10 @@ def test_only_a_task_that_asks_for_it_gets_a_pool_that_keeps_any(
 
 def test_all_pools_of_a_factory_share_one_capacity(workshop: Workshop, preparer: Preparer) -> None:
     factory = PoolFactory(InstancePoolConfig(max_ready=3, max_ready_per_task=2), 1 << 30)
-    pools = [factory.new(workshop.link("initialize"), LIMITS, PoolTerms(floor=2, ceiling=2), preparer) for _ in range(2)]
+    pools = [
+        factory.new(workshop.link("initialize"), LIMITS, PoolTerms(floor=2, ceiling=2), preparer)
+        for _ in range(2)
+    ]
     assert len(preparer.waiting) == 3
     for pool in pools:
         pool.close()

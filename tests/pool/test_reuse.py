@@ -325,7 +325,9 @@ def test_memory_and_tables_that_grew_stay_grown_and_stay_bounded(new_pool: NewPo
 # --- which one goes first ---------------------------------------------------------------------------------
 
 
-def idle_pool(new_pool: NewPool, policy: SchedulingPolicy, **terms: int) -> tuple[InstancePool, list[Sandbox]]:
+def idle_pool(
+    new_pool: NewPool, policy: SchedulingPolicy, **terms: int
+) -> tuple[InstancePool, list[Sandbox]]:
     """A pool with three idle sandboxes, in the order in which they came back."""
     pool = new_pool(replace(AGAIN, scheduling=policy, **terms))
     sandboxes = [take(pool) for _ in range(3)]
@@ -435,9 +437,7 @@ RANGES = st.builds(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(terms=st.tuples(RANGES, RANGES, RANGES), calls=CALLS)
 def test_whatever_is_reused_a_call_sees_marks_of_good_calls_of_its_own_task_alone(
     new_pool: NewPool,
