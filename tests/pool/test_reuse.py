@@ -373,9 +373,9 @@ def test_the_one_with_most_uses_left_has_most_turns(new_pool: NewPool) -> None:
     worn = serve(pool)
     for each in pool._idle.values():
         each.uses = 900 if each.sandbox is worn else 0
-    served = [serve(pool) for _ in range(21)]
-    assert sorted(served.count(each) for each in set(served)) == [1, 10, 10]
-    assert served.count(worn) == 1
+    served = [serve(pool) for _ in range(42)]
+    assert served.count(worn) <= 3
+    assert min(served.count(each) for each in set(served) - {worn}) >= 19
 
 
 @pytest.mark.parametrize("scarce", ["cpu", "memory"])
