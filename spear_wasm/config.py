@@ -143,7 +143,8 @@ class TaskExecutionManagerConfig(Section, frozen=True):
     results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk keeps as many as
     `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`. Of a streamed one, as much waits to
     be read as `max_unread_messages` and `max_unread` say; then its guest waits. When it has ended, its reader has
-    `unread_for` to take the rest.
+    `unread_for` to take the rest. Before a call's retries there are pauses of `first_backoff`, twice that, and so on
+    up to `longest_backoff`, of which up to half is left to chance.
     """
 
     max_running: Count = 500
@@ -159,6 +160,8 @@ class TaskExecutionManagerConfig(Section, frozen=True):
     max_unread: Size = Size(256 << 10)
     max_unread_messages: Count = 256
     unread_for: Seconds = Seconds(30)
+    first_backoff: Seconds = Seconds(0.1)
+    longest_backoff: Seconds = Seconds(10)
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""

@@ -98,7 +98,7 @@ class Host:
     def end_executions(self) -> None:
         """Cut the grace short: end what runs. Durable ones that wait are left as by `drain`."""
         self._suspend()
-        self.manager.cancel_all("the server is shutting down")
+        self.manager.end_all()
 
     def _suspend(self) -> None:
         self.manager.stop_accepting()

@@ -17,9 +17,10 @@ import structlog
 
 from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.errors import SpearError
-from spear_wasm.execution.execution import Call
+from spear_wasm.execution.execution import Call, Earlier
 from spear_wasm.execution.journal import Accepted, StoredCall, Unfinished, in_use, storable
 from spear_wasm.execution.records import ExecutionRecord, record_of
+from spear_wasm.execution.retry import RetryPolicy
 from spear_wasm.model import ErrorCode, Outcome, Usage
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class DurableExecutions:
 
     # Accepting
 
-    def submit(self, call: Call, digest: bytes, max_retries: int) -> DurableExecution:
+    def submit(self, call: Call, digest: bytes) -> DurableExecution:
         """Accept a call of a linked task. It runs when the disk has it; where the disk fails it never does.
 
         `digest` stands for the request; a later one with the same key must have the same.
@@ -82,7 +83,7 @@ class DurableExecutions:
                 call.budget_ms,
                 call.force_new_instance,
                 call.priority,
-                max_retries,
+                call.max_retries,
             )
             accepted = self.journal.accept(
                 Accepted(execution.id, call.task.id, execution.sequence, digest, stored)
@@ -93,7 +94,7 @@ class DurableExecutions:
 
     def _follow(self, execution: Execution, digest: bytes, accepted: Future[None]) -> DurableExecution:
         durable = self._open[execution.id] = DurableExecution(execution, digest, accepted)
-        execution.before_run = partial(self._before_run, execution)
+        execution.before_attempt = partial(self._before_attempt, execution)
         execution.add_done_callback(partial(self._on_end, durable))
         return durable
 
@@ -134,18 +135,12 @@ class DurableExecutions:
 
     # Its life
 
-    def _before_run(self, execution: Execution, run: Callable[[], None]) -> None:
-        self.journal.started(execution.id).add_done_callback(
-            partial(self._on_started_written, execution, run)
-        )
+    def _before_attempt(self, execution: Execution, run: Callable[[GuestFault | None], None]) -> None:
+        def on_written(written: Future[None]) -> None:
+            failed = GuestFault(ErrorCode.INSTANCE_FAILED, "the disk failed before the execution began")
+            run(None if written.exception() is None else failed)
 
-    def _on_started_written(
-        self, execution: Execution, run: Callable[[], None], written: Future[None]
-    ) -> None:
-        if written.exception() is not None:
-            fault = GuestFault(ErrorCode.INSTANCE_FAILED, "the disk failed before the execution began")
-            self._manager.kill(execution, fault)
-        run()
+        self.journal.started(execution.id).add_done_callback(on_written)
 
     def _on_end(self, durable: DurableExecution, execution: Execution) -> None:
         if execution.outcome is None:
@@ -183,16 +178,17 @@ class DurableExecutions:
         """
         ends: list[Future[None]] = []
         for unfinished in self.journal.unfinished():
-            outcome = _lost(unfinished) or self._resume(unfinished.accepted, tasks, registration)
+            outcome = _lost(unfinished) or self._resume(unfinished, tasks, registration)
             if outcome is not None:
                 ends.append(self.journal.ended(_record_without_run(unfinished.accepted, outcome)))
         for end in ends:
             end.result()
 
     def _resume(
-        self, accepted: Accepted, tasks: TaskRegistry, registration: TaskRegistration
+        self, unfinished: Unfinished, tasks: TaskRegistry, registration: TaskRegistration
     ) -> Outcome | None:
         """Put an execution into the line again; the outcome that it has where that cannot be."""
+        accepted = unfinished.accepted
         stored = accepted.call
         try:
             task = tasks.get(accepted.task_id)
@@ -207,7 +203,8 @@ class DurableExecutions:
                 force_new_instance=stored.force_new_instance,
                 priority=stored.priority,
                 mode=stored.mode,
-                sequence=accepted.sequence,
+                max_retries=stored.max_retries,
+                earlier=Earlier(accepted.sequence, unfinished.attempts),
             )
             on_disk: Future[None] = Future()
             on_disk.set_result(None)
@@ -222,7 +219,8 @@ class DurableExecutions:
 
 def _lost(unfinished: Unfinished) -> Outcome | None:
     """The outcome of what was running when the server was lost, where it may not begin again."""
-    if not unfinished.was_running or unfinished.attempts <= unfinished.accepted.call.max_retries:
+    policy = RetryPolicy(unfinished.accepted.call.max_retries)
+    if not unfinished.was_running or policy.allows_another(unfinished.attempts):
         return None
     return failure(ErrorCode.WORKER_LOST, "the server stopped while the execution ran")
 

@@ -31,6 +31,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
     queue_seconds: float
     outcome: Outcome
     usage: Usage
+    attempts: int = 1
 
     @property
     def status(self) -> ExecutionStatus:
@@ -65,6 +66,7 @@ def record_of(execution: Execution) -> ExecutionRecord:
         execution.queue_seconds,
         execution.outcome,
         execution.usage,
+        execution.attempts,
     )
 
 

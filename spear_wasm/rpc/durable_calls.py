@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import ExecutionExists, InvalidRequest, ServerDraining
+from spear_wasm.errors import ExecutionExists, ServerDraining
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.model import ExecutionStatus
 from spear_wasm.rpc.executions import record_result, unfinished_result
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from spear_wasm.host import Host
 
 READING_THREADS = 4
-MAX_RETRIES = 100
 
 
 def is_durable(request: pb.InvokeFunctionRequest) -> bool:
@@ -74,15 +73,12 @@ class DurableCalls:
             ExecutionExists: its key is another request's.
             ServerDraining: the server shuts down first; the call is kept, and runs when it is back.
         """
-        retries = request.context.max_retries
-        if not 0 <= retries <= MAX_RETRIES:
-            raise InvalidRequest(f"context.max_retries is {retries}; it must be 0 to {MAX_RETRIES}")
         digest = digest_of(request)
         found = await self._first(request.execution_id, digest)
         if found is None:
             call = await self._with_free_id(await make_call())
             try:
-                found = self._durable.submit(call, digest, retries)
+                found = self._durable.submit(call, digest)
             except ExecutionExists:
                 found = await self._first(request.execution_id, digest)  # another caller was faster
                 if found is None:

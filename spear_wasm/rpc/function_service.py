@@ -37,6 +37,7 @@ LARGEST_PAGE = 1000
 PAGE_BYTES = 900_000
 """A page ends before it grows beyond this, whatever names its entries have."""
 MAX_PRIORITY = 9
+MAX_RETRIES = 100
 MAX_ID_CHARS = 200
 MAX_REASON_CHARS = 200
 REGISTRATION_THREADS = 8
@@ -322,17 +323,20 @@ def _check_stream(request: pb.InvokeFunctionRequest) -> None:
             "what a streamed call emits is not kept, so that a second one with its key could not be given it; "
             "leave execution_id empty, or name the execution with context.execution_id"
         )
+    if request.context.max_retries:
+        raise Unimplemented(
+            "what a streamed call has emitted cannot be taken back, so none begins again; "
+            "leave context.max_retries at 0"
+        )
     _check_what_all_modes_share(request)
 
 
 def _check_what_all_modes_share(request: pb.InvokeFunctionRequest) -> None:
     if not 0 <= request.priority <= MAX_PRIORITY:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
-    if request.context.max_retries and not is_durable(request):
-        raise Unimplemented(
-            "only calls that are ASYNC or have an execution_id begin again, where the server was lost; "
-            "leave context.max_retries at 0"
-        )
+    retries = request.context.max_retries
+    if not 0 <= retries <= MAX_RETRIES:
+        raise InvalidRequest(f"context.max_retries is {retries}; it must be 0 to {MAX_RETRIES}")
     if request.context.environment:
         raise InvalidRequest(
             "the runtimes of this server give their guests no environment variables; leave context.environment empty"
@@ -383,4 +387,5 @@ def _call_from(request: pb.InvokeFunctionRequest, task: Task, time_remaining: fl
         context.execution_id,
         request.force_new_instance,
         request.priority or DEFAULT_PRIORITY,
+        max_retries=context.max_retries,
     )

@@ -21,7 +21,9 @@ LIMITS_AND_WISHES = set(ErrorCode) - HOST - TRAP_CODES
 codes = st.sampled_from(sorted(ErrorCode))
 chances = st.floats(0, 1)
 counts = st.integers(0, 100)
-backoffs = st.builds(lambda first, more: Backoff(first, first + more), st.floats(0.001, 60), st.floats(0, 600))
+backoffs = st.builds(
+    lambda first, more: Backoff(first, first + more), st.floats(0.001, 60), st.floats(0, 600)
+)
 
 
 def pause_after(

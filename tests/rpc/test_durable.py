@@ -10,7 +10,7 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client import Client, GuestFailure
 from spear_wasm.client.values import decode
-from spear_wasm.errors import ExecutionExists, FunctionNotFound, InvalidRequest, ServerBusy
+from spear_wasm.errors import ExecutionExists, FunctionNotFound, ServerBusy
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
     Pending,
@@ -118,11 +118,6 @@ def test_what_the_memory_has_forgotten_the_disk_tells(start_server: StartServer)
     assert ids(listed(server)) == made
     assert ids(listed(server, start_after=made[0], limit=1)) == made[1:2]
     assert ids(listed(server, status_filter=pb.EXECUTION_STATUS_FAILED)) == made[1:2]
-
-
-@pytest.mark.parametrize("retries", [-1, 101])
-def test_retries_out_of_range_are_refused(retries: int, server: Server) -> None:
-    refused(InvalidRequest, lambda: submit(server, "calc", "answer", context=context(max_retries=retries)))
 
 
 def test_a_suggested_id_that_the_disk_alone_knows_is_only_noted(start_server: StartServer) -> None:
