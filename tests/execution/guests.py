@@ -70,12 +70,13 @@ class Guests:
         limits: ResourceLimits = UNSAID,
         ready: int = 0,
         timeout_ms: int = 0,
+        retry_traps: bool = False,
     ) -> Task:
         """A new task, or the one of that name."""
         spec = ArtifactSpec(
             artifact_id=artifact,
             resource_limits=limits,
-            runtime_config={"ready_sandboxes": ready},
+            runtime_config={"ready_sandboxes": ready, "retry_traps": retry_traps},
             max_execution_timeout_ms=timeout_ms,
         )
         return self.host.registration.register(spec, name or f"task {next(_numbers)}")
