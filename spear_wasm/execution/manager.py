@@ -19,7 +19,7 @@ from spear_wasm.execution.counters import Counters, Tally
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.fiber import Fiber
 from spear_wasm.execution.ids import new_id
-from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, record_of
+from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, NoRecords, Records
 from spear_wasm.execution.retry import Backoff
 from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 from spear_wasm.pool import Capacity
@@ -29,6 +29,7 @@ from spear_wasm.values import shown
 if TYPE_CHECKING:
     from spear_wasm.config import TaskExecutionManagerConfig
     from spear_wasm.execution.executor import Executor
+    from spear_wasm.execution.listing import Wanted
     from spear_wasm.execution.task import Linkage, Task
 
 log = structlog.get_logger()
@@ -56,8 +57,14 @@ class TaskExecutionManager:
     """
 
     def __init__(
-        self, config: TaskExecutionManagerConfig, executor: Executor, last_sequence: int = 0
+        self,
+        config: TaskExecutionManagerConfig,
+        executor: Executor,
+        last_sequence: int = 0,
+        is_kept: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`is_kept` tells whether an id stands for an execution elsewhere, which no suggestion may hide."""
+        self._is_kept = is_kept
         self._config = config
         self._backoff = Backoff(config.first_backoff, config.longest_backoff)
         self._executor = executor
@@ -66,7 +73,7 @@ class TaskExecutionManager:
         # guards: all below, and the mutable parts of tasks and executions
         self._scheduler: InstanceScheduler[Execution] = InstanceScheduler()
         self._active: dict[str, Execution] = {}
-        self._records = ExecutionRecords(config.max_records, int(config.max_record_bytes))
+        self._records = _records_for(config)
         self._last_sequence = last_sequence
         self._held: set[Execution] = set()
         self._pausing: set[Execution] = set()  # between two attempts
@@ -104,6 +111,10 @@ class TaskExecutionManager:
         else:
             self._start_waiting()
         return execution
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something short after a while, unless the server has stopped by then."""
+        self._executor.at(time.monotonic() + seconds, action)
 
     def hold(self, call: Call) -> Execution:
         """Accept a call as `submit` does, but let it wait beside the line until it is released."""
@@ -151,7 +162,8 @@ class TaskExecutionManager:
             )
         if not execution.id:
             suggested = call.suggested_id
-            execution.id = suggested if suggested and not self._is_known(suggested) else new_id("exec")
+            is_free = suggested and not self._is_known(suggested) and not self._is_kept(suggested)
+            execution.id = suggested if is_free else new_id("exec")
         # The clock's time, so that the numbers of an earlier run of the server are lower.
         execution.sequence = execution.sequence or max(self._last_sequence + 1, time.time_ns())
         self._last_sequence = max(self._last_sequence, execution.sequence)
@@ -346,9 +358,7 @@ class TaskExecutionManager:
             execution.outcome = outcome
             execution.fiber = None
             self._forget(execution)
-            task.executions += 1
-            task.last_status = outcome.status
-            task.updated_at = int(execution.completed_at * 1000)
+            task.count_end(outcome.status, execution.completed_at)
             self._counters.count(
                 outcome.status,
                 execution.run_seconds,
@@ -357,7 +367,7 @@ class TaskExecutionManager:
                 execution.completed_at,
             )
             if not task.deleted:
-                self._records.add(record_of(execution))
+                self._records.remember(execution)
         execution.set_done()
         _log_end(execution, outcome, execution.usage)
 
@@ -467,10 +477,19 @@ class TaskExecutionManager:
         with self._lock:
             return self._active.get(execution_id) or self._records.get(execution_id)
 
-    def executions(self) -> list[Execution | ExecutionRecord]:
-        """All of them, in no order."""
+    def page(self, wanted: Wanted, limit: int) -> list[Execution | ExecutionRecord]:
+        """All that wait or run and are wanted, and the first so many of those that ended, in no order."""
         with self._lock:
-            return [*self._active.values(), *self._records.all()]
+            active = list(self._active.values())
+            records = self._records.page(wanted, limit)
+        return [*filter(wanted.fits, active), *records]
+
+    def count_lost(self, record: ExecutionRecord, task: Task | None) -> None:
+        """Count an execution that an earlier run of the server accepted, and that cannot be had an outcome of."""
+        with self._lock:
+            self._counters.count_lost(record.function, record.completed_at)
+            if task is not None:
+                task.count_end(record.status, record.completed_at)
 
     def stats(self, hours: int = 0) -> ManagerStats:
         """Counts now, and the tally of the last so many hours (0: since the start)."""
@@ -522,6 +541,12 @@ class TaskExecutionManager:
     def _wait_until_idle(self, timeout: float | None) -> bool:
         with self._all_ended:
             return self._all_ended.wait_for(lambda: not self._running and not len(self._scheduler), timeout)
+
+
+def _records_for(config: TaskExecutionManagerConfig) -> Records:
+    if not config.max_records:
+        return NoRecords()
+    return ExecutionRecords(config.max_records, int(config.max_record_bytes))
 
 
 def _execution_of(call: Call) -> Execution:

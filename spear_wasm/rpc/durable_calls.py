@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spear_wasm.api import function_pb2 as pb
@@ -76,7 +75,7 @@ class DurableCalls:
         digest = digest_of(request)
         found = await self._first(request.execution_id, digest)
         if found is None:
-            call = await self._with_free_id(await make_call())
+            call = await make_call()
             try:
                 found = self._durable.submit(call, digest)
             except ExecutionExists:
@@ -89,14 +88,6 @@ class DurableCalls:
         if not execution_id:
             return None
         return await in_thread(self._threads, lambda: self._durable.first(execution_id, digest))
-
-    async def _with_free_id(self, call: Call) -> Call:
-        """The call without the id that it suggests, where the disk holds an execution of that id."""
-        suggested = call.suggested_id
-        if not suggested or call.execution_id:
-            return call
-        taken = await in_thread(self._threads, lambda: self._durable.journal.holds(suggested))
-        return replace(call, suggested_id="") if taken else call
 
     async def _answer(
         self, request: pb.InvokeFunctionRequest, found: DurableExecution | ExecutionRecord
@@ -150,6 +141,10 @@ class DurableCalls:
     async def kept(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """The first outcomes on disk that are wanted."""
         return await in_thread(self._threads, lambda: self._durable.journal.page(wanted, limit))
+
+    async def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
+        """A task's newest outcomes on disk."""
+        return await in_thread(self._threads, lambda: self._durable.journal.newest_of(task_id, limit))
 
 
 async def _accepted(durable: DurableExecution) -> None:

@@ -79,12 +79,17 @@ def record_result(record: ExecutionRecord, *, payload: bool) -> pb.ExecutionResu
     )
 
 
+def info_of(execution: Listed) -> pb.ExecutionInfo:
+    """An execution as lists have it."""
+    return active_info(execution) if isinstance(execution, Execution) else record_info(execution)
+
+
 def page_of(found: Sequence[Listed], limit: int, most_bytes: int) -> pb.ListExecutionsResponse:
     """A page of executions; `found` holds one more than its limit where more follow."""
     response = pb.ListExecutionsResponse()
     room = most_bytes
     for execution in found[:limit]:
-        info = active_info(execution) if isinstance(execution, Execution) else record_info(execution)
+        info = info_of(execution)
         room -= info.ByteSize()
         if room < 0 and response.executions:
             break

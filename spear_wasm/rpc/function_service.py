@@ -12,7 +12,7 @@ from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound, Unimplemented
 from spear_wasm.execution.execution import Call, Execution
-from spear_wasm.execution.listing import Listed, Wanted, no_such_place, oldest, sequence_in
+from spear_wasm.execution.listing import Listed, Wanted, newest, no_such_place, oldest, sequence_in
 from spear_wasm.execution.stream import MessageStream
 from spear_wasm.limits import UNSAID
 from spear_wasm.model import ExecutionMode
@@ -215,7 +215,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         )
         on_disk = await self._durable_calls.kept(wanted, limit + 1)
         # Memory is asked last, and believed where the disk knew of an execution that has ended since.
-        found = oldest(on_disk, self._host.manager.executions(), wanted, limit + 1)
+        found = oldest(on_disk, self._host.manager.page(wanted, limit + 1), wanted, limit + 1)
         return executions.page_of(found, limit, PAGE_BYTES)
 
     async def _place_of(self, start_after: str) -> int:
@@ -260,9 +260,10 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             return pb.GetTaskResponse(found=False, message=f"there is no task {shown(request.task_id)}")
         response = pb.GetTaskResponse(found=True, task=convert.task_info(task, details=True))
         if request.include_executions:
+            on_disk = await self._durable_calls.newest_of(task.id, limit)
             active, records = self._host.manager.records_of(task, limit)
-            response.executions.extend(map(convert.active_info, reversed(active)))
-            response.executions.extend(map(convert.record_info, records))
+            found = newest(on_disk, [*active, *records], limit)
+            response.executions.extend(map(executions.info_of, found))
         return response
 
     @reporting_errors

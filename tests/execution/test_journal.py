@@ -61,7 +61,7 @@ def done(write: Future[Any]) -> Any:
 
 
 def accepted(number: int, task: str = "task", call: StoredCall = CALL) -> Accepted:
-    return Accepted(f"exec-{number}", task, number, b"digest", call)
+    return Accepted(f"exec-{number}", task, number, b"digest", call.packed())
 
 
 def record(
@@ -103,7 +103,7 @@ def test_what_was_accepted_is_unfinished_until_it_has_ended(
     journal = open_journal()
     first, second = journal.unfinished()
     assert [first.accepted, second.accepted] == [accepted(1, call=call), accepted(2, call=call)]
-    assert first.accepted.call.given() == parameters
+    assert first.accepted.stored_call().given() == parameters
     assert (first.was_running, first.attempts) == (False, 0)
     assert (second.was_running, second.attempts) == (True, 2)
     assert kept(journal) == []

@@ -48,11 +48,11 @@ def no_room_in_the_engine(task: Task) -> Iterator[None]:
 
 
 @contextmanager
-def pausing(guests: Guests, **call: int) -> Iterator[Execution]:
+def pausing(guests: Guests) -> Iterator[Execution]:
     """An execution whose first attempt has failed, and whose second one is far away."""
     task = guests.task("calc")
     with no_room_in_the_engine(task):
-        execution = guests.submit(task, "answer", max_retries=5, **call)
+        execution = guests.submit(task, "answer", max_retries=5)
         until(lambda: execution.failed)
         yield execution
 

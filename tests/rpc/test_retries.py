@@ -142,7 +142,7 @@ def test_a_caller_who_goes_away_in_a_pause_ends_it(start_server: StartServer, di
     server = started(start_server, directory, MUCH_LATER)
     # The budget is as long as the deadline, which the pause has to fit in: another who waits hangs up.
     wish = context(max_retries=1, execution_id="sync", timeout_ms=30_000)
-    call = server.functions.InvokeFunction.future(  # type: ignore[attr-defined]  # the stubs do not know it
+    call = server.functions.InvokeFunction.future(
         pb.InvokeFunctionRequest(
             artifact_spec=pb.ArtifactSpec(artifact_id="hostile", **RETRYING),  # type: ignore[arg-type]
             task_name=fresh("task"),
