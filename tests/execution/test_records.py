@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords
+from spear_wasm.execution.listing import Wanted
+from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, NoRecords, Records
 from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
 
 MUCH = 1 << 20
@@ -92,3 +94,35 @@ def test_what_is_remembered_is_the_newest_of_all_that_was_not_forgotten(steps: l
         for task in "abc":
             assert records.newest_of(task, 99) == [each for each in kept if each.task_id == task][::-1]
         assert [number for number in range(len(steps)) if f"exec-{number}" in records] == numbers(kept)
+
+
+def test_nothing_is_remembered_where_nothing_is_to_be() -> None:
+    records: Records = NoRecords()
+    assert records.get("exec-0") is None
+    assert "exec-0" not in records
+    assert records.page(Wanted(), 9) == records.newest_of("task", 9) == []
+    assert records.forget_task("task") == 0
+
+
+@given(st.data())
+def test_a_page_holds_the_first_that_are_wanted_whatever_order_they_ended_in(data: st.DataObject) -> None:
+    most = data.draw(st.integers(1, 20))
+    ends = data.draw(st.permutations(range(data.draw(st.integers(0, 40)))))
+    records, kept = ExecutionRecords(most, MUCH), []
+    for number in ends:
+        ended = msgspec.structs.replace(
+            record(number, data.draw(st.sampled_from("ab"))),
+            outcome=Outcome(data.draw(st.sampled_from([ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]))),
+        )
+        records.add(ended)
+        kept = [*kept, ended][-most:]
+        wanted = Wanted(
+            data.draw(st.sampled_from(["", "a", "b", "c"])),
+            data.draw(st.sampled_from([None, ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT])),
+            data.draw(st.integers(-1, 40)),
+        )
+        limit = data.draw(st.integers(0, 5))
+        fitting = sorted(filter(wanted.fits, kept), key=lambda each: each.sequence)
+        assert records.page(wanted, limit) == fitting[:limit]
+        of_a = sorted((each for each in kept if each.task_id == "a"), key=lambda each: -each.sequence)
+        assert records.newest_of("a", limit) == of_a[:limit]
