@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import InvalidRequest, ServerDraining
 from tests.rpc.conftest import StartServer
-from tests.rpc.serving import Server, code_of, context, fixture, fresh, refused, until, value_of
+from tests.rpc.serving import Server, code_of, context, fixture, fresh, no_disk, refused, until, value_of
 from tests.rpc.test_durable import ASYNC, COMPLETED, PENDING, RUNNING, outcome, submit
 from tests.rpc.test_executions import cancel, listed, status_of, wait_for
 from tests.rpc.test_recovery import killed
@@ -40,18 +38,6 @@ def started(start_server: StartServer, directory: Path, backoff: str) -> Server:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "server"
-
-
-@contextlib.contextmanager
-def no_disk(server: Server) -> Iterator[None]:
-    """Meanwhile nothing can be written about executions."""
-    database = sqlite3.connect(server.data_dir / "executions.db", isolation_level=None, timeout=30)
-    database.execute("ALTER TABLE executions RENAME TO elsewhere")
-    try:
-        yield
-    finally:
-        database.execute("ALTER TABLE elsewhere RENAME TO executions")
-        database.close()
 
 
 def trapping(server: Server, **fields: Any) -> pb.InvokeFunctionResponse:
