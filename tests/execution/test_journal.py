@@ -252,11 +252,11 @@ def test_what_comes_while_the_disk_is_busy_shares_one_transaction(journal: Execu
     assert len(journal.unfinished()) == 50
 
 
-def counted(journal: ExecutionJournal) -> tuple[tuple[int, int], tuple[int, int]]:
+def counted(journal: ExecutionJournal) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """How many outcomes are kept, and their bytes: as the totals say, and as counting says."""
     totals = journal._read("SELECT executions, bytes FROM kept")[0]
     recount = "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM executions WHERE completed_at IS NOT NULL"
-    return totals, journal._read(recount)[0]  # type: ignore[return-value]  # what is read is untyped
+    return totals, journal._read(recount)[0]
 
 
 STEPS = st.sampled_from(["accept", "end", "end again", "forget", "prune", "open again"])

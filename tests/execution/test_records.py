@@ -108,7 +108,8 @@ def test_nothing_is_remembered_where_nothing_is_to_be() -> None:
 def test_a_page_holds_the_first_that_are_wanted_whatever_order_they_ended_in(data: st.DataObject) -> None:
     most = data.draw(st.integers(1, 20))
     ends = data.draw(st.permutations(range(data.draw(st.integers(0, 40)))))
-    records, kept = ExecutionRecords(most, MUCH), []
+    records = ExecutionRecords(most, MUCH)
+    kept: list[ExecutionRecord] = []
     for number in ends:
         ended = msgspec.structs.replace(
             record(number, data.draw(st.sampled_from("ab"))),

@@ -11,7 +11,7 @@ import pytest
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client import Client, GuestFailure
-from spear_wasm.client.values import decode
+from spear_wasm.client.values import Argument, decode
 from spear_wasm.errors import ExecutionExists, FunctionNotFound, ServerBusy
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
@@ -36,7 +36,7 @@ ONE_AT_A_TIME = "[execution]\nmax_running = 1"
 
 
 def submit(
-    server: Server, artifact: str, function: str, *arguments: float, **fields: Any
+    server: Server, artifact: str, function: str, *arguments: Argument, **fields: Any
 ) -> pb.InvokeFunctionResponse:
     return server.call(artifact, function, *arguments, execution_mode=ASYNC, **fields)
 

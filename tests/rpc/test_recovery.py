@@ -88,8 +88,7 @@ def test_what_ran_when_the_server_was_lost_runs_again_as_often_as_its_call_allow
 
 def test_a_task_knows_from_the_disk_what_it_has_done(start_server: StartServer, directory: Path) -> None:
     first = started(start_server, directory)
-    for divisor in (1, 0):
-        answer = submit(first, "calc", "divide", 84, divisor, wait=True)
+    _, answer = (submit(first, "calc", "divide", 84, divisor, wait=True) for divisor in (1, 0))
     running = busy(first)
     killed(first)
 
