@@ -27,6 +27,7 @@ KILLS = int(os.environ.get("BENCH_KILLS", "100"))
 CALLERS = 4
 WATCHERS = 2
 LONGEST_LOAD_SECONDS = 0.6
+POLL_SECONDS = 0.02
 LONG_GUEST = 2_000_000
 """What every fourth call sieves: tens of milliseconds of CPU time, so that some of them run whenever the kill comes."""
 UNFINISHED = {pb.EXECUTION_STATUS_PENDING, pb.EXECUTION_STATUS_RUNNING}
@@ -62,7 +63,7 @@ class Ledger:
 
 def measure() -> list[Figure]:
     """Calls that were lost, or that have two outcomes: none of either."""
-    ledger, dice = Ledger(), random.Random(9)  # noqa: S311  no secret
+    ledger, dice = Ledger(), random.Random(9)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         with spear_server(directory) as server, Client(server.address) as client:
@@ -108,7 +109,7 @@ async def _hand_in(
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(POLL_SECONDS)
         else:
             ledger.acknowledged.append(answer.execution_id)
 
@@ -130,8 +131,10 @@ async def _hear_all_ends(server: Server, ledger: Ledger) -> None:
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = function_pb2_grpc.FunctionServiceStub(channel)
         for execution_id in ledger.acknowledged:
-            while (answer := await _status(stub, execution_id)).found and answer.result.status in UNFINISHED:
-                await asyncio.sleep(0.02)
+            answer = await _status(stub, execution_id)
+            while answer.found and answer.result.status in UNFINISHED:
+                await asyncio.sleep(POLL_SECONDS)
+                answer = await _status(stub, execution_id)
             ledger.note(execution_id, answer)
 
 

@@ -85,7 +85,7 @@ def measure() -> list[Figure]:
 
 
 def _kinds() -> dict[str, tuple[int, Callable[[Kept], Ask]]]:
-    dice = random.Random(1)  # noqa: S311  no secret
+    dice = random.Random(1)
 
     def status(kept: Kept) -> Ask:
         request = pb.GetExecutionStatusRequest(
@@ -117,7 +117,7 @@ def _kinds() -> dict[str, tuple[int, Callable[[Kept], Ask]]]:
     }
 
 
-def _check(answered: bool) -> None:  # noqa: FBT001  its one argument
+def _check(answered: bool) -> None:
     if not answered:
         raise RuntimeError("an answer was empty")
 
@@ -139,7 +139,7 @@ def _keeping(folder: Path, number: int) -> Iterator[Kept]:
     directory.mkdir()
     with spear_server(directory, CONFIG) as server, Client(server.address) as client:
         client.upload(FIXTURES / "calc.wasm", name="calc")
-        tasks = [client.call("calc", "answer", task_name=f"task {n}").task_id for n in range(TASKS)]
+        tasks = [_task(server, f"task {number}") for number in range(TASKS)]
     _fill(directory / "data" / "executions.db", number, tasks)
     with spear_server(directory, CONFIG) as server, grpc.insecure_channel(server.address) as channel:
         stub = function_pb2_grpc.FunctionServiceStub(channel)
@@ -147,6 +147,15 @@ def _keeping(folder: Path, number: int) -> Iterator[Kept]:
             task_id = tasks[call % TASKS]
             stub.InvokeFunction(pb.InvokeFunctionRequest(task_id=task_id, function_name="answer"))
         yield Kept(server, stub, number, tasks)
+
+
+def _task(server: Server, name: str) -> str:
+    """A new task; returns its id."""
+    spec = pb.ArtifactSpec(artifact_id="calc")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = function_pb2_grpc.FunctionServiceStub(channel)
+        request = pb.InvokeFunctionRequest(task_name=name, artifact_spec=spec, function_name="answer")
+        return stub.InvokeFunction(request).task_id
 
 
 def _fill(path: Path, number: int, tasks: list[str]) -> None:
