@@ -12,7 +12,7 @@ import msgspec
 from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.listing import Wanted
@@ -150,13 +150,19 @@ class ExecutionRecords:
 
     def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """The first that are wanted, in order of creation."""
-        order = self._orders.get((wanted.task_id, wanted.status))
-        return order.first_after(wanted.after, limit, self._by_sequence) if order is not None else []
+        completed = wanted.status is ExecutionStatus.COMPLETED
+        order = self._orders.get((wanted.task_id, None if completed else wanted.status))
+        if order is None:
+            return []
+        found = order.after(wanted.after, self._by_sequence)
+        return list(itertools.islice(filter(wanted.fits, found) if completed else found, limit))
 
     def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
         """A task's newest records, newest first."""
         order = self._orders.get((task_id, None))
-        return order.last(limit, self._by_sequence) if order is not None else []
+        if order is None:
+            return []
+        return list(itertools.islice(order.backwards(self._by_sequence), limit))
 
     def remember(self, execution: Execution) -> None:
         """Keep a record of one that has ended."""
@@ -198,8 +204,11 @@ _Kind: TypeAlias = "tuple[str, ExecutionStatus | None]"
 """Which records a list holds: those of a task (empty: of any) that ended like this (None: in any way)."""
 
 
-def _kinds_of(record: ExecutionRecord) -> tuple[_Kind, _Kind, _Kind, _Kind]:
+def _kinds_of(record: ExecutionRecord) -> tuple[_Kind, ...]:
     task_id, status = record.task_id, record.outcome.status
+    if status is ExecutionStatus.COMPLETED:
+        # Most did: they are found among all, and the call that completes does not pay for two more lists.
+        return ("", None), (task_id, None)
     return ("", None), (task_id, None), ("", status), (task_id, status)
 
 
@@ -227,17 +236,15 @@ class _Order:
             self._dropped = 0
         return bool(self._numbers)
 
-    def first_after(
-        self, number: int, limit: int, present: Mapping[int, ExecutionRecord]
-    ) -> list[ExecutionRecord]:
-        """The first so many behind a number."""
+    def after(self, number: int, present: Mapping[int, ExecutionRecord]) -> Iterator[ExecutionRecord]:
+        """Those behind a number."""
         self._trim(present)
         start = bisect.bisect_right(self._numbers, number)
-        return _found(itertools.islice(self._numbers, start, None), limit, present)
+        return _present(itertools.islice(self._numbers, start, None), present)
 
-    def last(self, limit: int, present: Mapping[int, ExecutionRecord]) -> list[ExecutionRecord]:
-        """The last so many, last first."""
-        return _found(reversed(self._numbers), limit, present)
+    def backwards(self, present: Mapping[int, ExecutionRecord]) -> Iterator[ExecutionRecord]:
+        """All of them, last first."""
+        return _present(reversed(self._numbers), present)
 
     def _trim(self, present: Container[int]) -> None:
         # Where most were dropped, so that each is come across once.
@@ -246,8 +253,5 @@ class _Order:
         self._dropped -= gone
 
 
-def _found(
-    numbers: Iterable[int], limit: int, present: Mapping[int, ExecutionRecord]
-) -> list[ExecutionRecord]:
-    records = (present[number] for number in numbers if number in present)
-    return list(itertools.islice(records, limit))
+def _present(numbers: Iterable[int], present: Mapping[int, ExecutionRecord]) -> Iterator[ExecutionRecord]:
+    return (present[number] for number in numbers if number in present)

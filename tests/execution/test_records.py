@@ -119,7 +119,11 @@ def test_a_page_holds_the_first_that_are_wanted_whatever_order_they_ended_in(dat
         kept = [*kept, ended][-most:]
         wanted = Wanted(
             data.draw(st.sampled_from(["", "a", "b", "c"])),
-            data.draw(st.sampled_from([None, ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT])),
+            data.draw(
+                st.sampled_from(
+                    [None, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT]
+                )
+            ),
             data.draw(st.integers(-1, 40)),
         )
         limit = data.draw(st.integers(0, 5))
