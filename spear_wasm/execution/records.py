@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+import operator
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.listing import Wanted
@@ -39,16 +40,6 @@ class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
     def status(self) -> ExecutionStatus:
         """How it ended."""
         return self.outcome.status
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it holds that a guest chose."""
-        outcome, usage = self.outcome, self.usage
-        size = len(usage.stdout) + len(usage.stderr) + len(outcome.error_message)
-        for result in outcome.values:
-            if isinstance(result.value, bytes):
-                size += len(result.value)
-        return size
 
 
 def record_of(execution: Execution) -> ExecutionRecord:
@@ -127,42 +118,58 @@ class NoRecords:
         return 0
 
 
+class _Row(msgspec.Struct, gc=False):
+    """A record as it is kept: what it is found by, and the rest as bytes, which are empty when it is forgotten."""
+
+    execution_id: str
+    task_id: str
+    sequence: int
+    status: ExecutionStatus
+    packed: bytes
+
+    def record(self) -> ExecutionRecord:
+        """The record as it was."""
+        return _RECORDS.decode(self.packed)
+
+
 class ExecutionRecords:
     """The newest records of all tasks: the last that ended, up to a number and a number of bytes.
 
-    A page costs what it holds, however many records there are; to add one costs the same whatever there is.
+    A page costs what it holds, however many records there are, but for one of a status that few have. Every call
+    pays for the keeping: it is one row, known by its id and in two lists, that of all and that of its task.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._by_sequence: OrderedDict[int, ExecutionRecord] = OrderedDict()  # in the order of their ends
-        self._by_id: dict[str, ExecutionRecord] = {}
-        self._orders: dict[_Kind, _Order] = {}
+        self._by_id: dict[str, _Row] = {}
+        self._by_end: deque[_Row] = deque()  # the first that ended first; some may be forgotten
+        self._all = _Order()
+        self._of_task: dict[str, _Order] = {}
+        self._sweep_at = SMALL
 
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._by_id
 
     def get(self, execution_id: str) -> ExecutionRecord | None:
         """The record of that id."""
-        return self._by_id.get(execution_id)
+        row = self._by_id.get(execution_id)
+        return None if row is None else row.record()
 
     def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """The first that are wanted, in order of creation."""
-        completed = wanted.status is ExecutionStatus.COMPLETED
-        order = self._orders.get((wanted.task_id, None if completed else wanted.status))
-        if order is None:
-            return []
-        found = order.after(wanted.after, self._by_sequence)
-        return list(itertools.islice(filter(wanted.fits, found) if completed else found, limit))
+        order = self._of_task.get(wanted.task_id) if wanted.task_id else self._all
+        rows = order.after(wanted.after) if order is not None else iter(())
+        if wanted.status is not None:
+            rows = (row for row in rows if row.status is wanted.status)
+        return [row.record() for row in itertools.islice(rows, limit)]
 
     def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
         """A task's newest records, newest first."""
-        order = self._orders.get((task_id, None))
-        if order is None:
-            return []
-        return list(itertools.islice(order.backwards(self._by_sequence), limit))
+        order = self._of_task.get(task_id)
+        rows = order.backwards() if order is not None else iter(())
+        return [row.record() for row in itertools.islice(rows, limit)]
 
     def remember(self, execution: Execution) -> None:
         """Keep a record of one that has ended."""
@@ -170,88 +177,93 @@ class ExecutionRecords:
 
     def add(self, record: ExecutionRecord) -> None:
         """Keep one more; the oldest go where there are too many, or too large ones."""
-        self._by_sequence[record.sequence] = self._by_id[record.execution_id] = record
-        for kind in _kinds_of(record):
-            order = self._orders.get(kind)
-            if order is None:
-                order = self._orders[kind] = _Order()
-            order.add(record.sequence)
-        self._bytes += record.size
+        task_id = record.task_id
+        row = _Row(
+            record.execution_id, task_id, record.sequence, record.outcome.status, _PACKER.encode(record)
+        )
+        self._by_id[record.execution_id] = row
+        self._by_end.append(row)
+        self._bytes += len(row.packed)
+        self._all.add(row)
+        order = self._of_task.get(task_id)
+        if order is None:
+            order = self._new_order(task_id)
+        order.add(row)
         if len(self._by_id) > self._most:
             self._drop_oldest()
         while self._bytes > self._most_bytes and len(self._by_id) > 1:
             self._drop_oldest()
 
-    def _drop_oldest(self) -> None:
-        self._drop(next(iter(self._by_sequence.values())))
+    def _new_order(self, task_id: str) -> _Order:
+        if len(self._of_task) >= self._sweep_at:
+            self._of_task = {each: order for each, order in self._of_task.items() if order.sweep()}
+            self._sweep_at = max(SMALL, 2 * len(self._of_task))
+        order = self._of_task[task_id] = _Order()
+        return order
 
-    def _drop(self, record: ExecutionRecord) -> None:
-        del self._by_sequence[record.sequence], self._by_id[record.execution_id]
-        self._bytes -= record.size
-        for kind in _kinds_of(record):
-            if not self._orders[kind].drop(self._by_sequence):
-                del self._orders[kind]
+    def _drop_oldest(self) -> None:
+        row = self._by_end.popleft()
+        while not row.packed:
+            row = self._by_end.popleft()
+        self._drop(row)
+
+    def _drop(self, row: _Row) -> None:
+        del self._by_id[row.execution_id]
+        self._bytes -= len(row.packed)
+        row.packed = b""
 
     def forget_task(self, task_id: str) -> int:
         """Forget a task's records; returns how many there were."""
-        doomed = self.newest_of(task_id, len(self._by_id))
-        for record in doomed:
-            self._drop(record)
+        order = self._of_task.pop(task_id, None)
+        doomed = list(order.backwards()) if order is not None else []
+        for row in doomed:
+            self._drop(row)
+        self._by_end = deque(row for row in self._by_end if row.packed)
         return len(doomed)
 
 
-_Kind: TypeAlias = "tuple[str, ExecutionStatus | None]"
-"""Which records a list holds: those of a task (empty: of any) that ended like this (None: in any way)."""
-
-
-def _kinds_of(record: ExecutionRecord) -> tuple[_Kind, ...]:
-    task_id, status = record.task_id, record.outcome.status
-    if status is ExecutionStatus.COMPLETED:
-        # Most did: they are found among all, and the call that completes does not pay for two more lists.
-        return ("", None), (task_id, None)
-    return ("", None), (task_id, None), ("", status), (task_id, status)
+_PACKER: Final = msgspec.msgpack.Encoder()
+_RECORDS: Final = msgspec.msgpack.Decoder(ExecutionRecord)
+SMALL: Final = 64
+"""What is shorter is not worth tidying up."""
 
 
 class _Order:
-    """The sequence numbers of records, in order. Those that were dropped stay until somebody comes across them."""
+    """Rows in the order of their sequence numbers. Those that are forgotten stay until they are come across."""
 
-    __slots__ = ("_dropped", "_numbers")
+    __slots__ = ("_rows", "_sweep_at")
 
     def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._dropped = 0
+        self._rows: list[_Row] = []
+        self._sweep_at = SMALL
 
-    def add(self, number: int) -> None:
+    def add(self, row: _Row) -> None:
         """Most come in order."""
-        if not self._numbers or number > self._numbers[-1]:
-            self._numbers.append(number)
+        rows = self._rows
+        if not rows or row.sequence > rows[-1].sequence:
+            rows.append(row)
         else:
-            bisect.insort(self._numbers, number)
+            bisect.insort(rows, row, key=_sequence_of)
+        if len(rows) > self._sweep_at:
+            self.sweep()
 
-    def drop(self, present: Container[int]) -> bool:
-        """One of them is not present any longer; whether any others are."""
-        self._dropped += 1
-        if self._dropped * 2 > len(self._numbers):
-            self._numbers = [number for number in self._numbers if number in present]
-            self._dropped = 0
-        return bool(self._numbers)
+    def sweep(self) -> bool:
+        """Let go what is forgotten; whether anything is left. By itself as often as the rows have doubled."""
+        self._rows = [row for row in self._rows if row.packed]
+        self._sweep_at = max(SMALL, 2 * len(self._rows))
+        return bool(self._rows)
 
-    def after(self, number: int, present: Mapping[int, ExecutionRecord]) -> Iterator[ExecutionRecord]:
-        """Those behind a number."""
-        self._trim(present)
-        start = bisect.bisect_right(self._numbers, number)
-        return _present(itertools.islice(self._numbers, start, None), present)
+    def after(self, sequence: int) -> Iterator[_Row]:
+        """Those behind a sequence number."""
+        # The oldest are forgotten first: so each is come across once.
+        forgotten = itertools.takewhile(lambda row: not row.packed, self._rows)
+        del self._rows[: sum(1 for _ in forgotten)]
+        start = bisect.bisect_right(self._rows, sequence, key=_sequence_of)
+        return (row for row in itertools.islice(self._rows, start, None) if row.packed)
 
-    def backwards(self, present: Mapping[int, ExecutionRecord]) -> Iterator[ExecutionRecord]:
+    def backwards(self) -> Iterator[_Row]:
         """All of them, last first."""
-        return _present(reversed(self._numbers), present)
-
-    def _trim(self, present: Container[int]) -> None:
-        # Where most were dropped, so that each is come across once.
-        gone = len(list(itertools.takewhile(lambda number: number not in present, self._numbers)))
-        del self._numbers[:gone]
-        self._dropped -= gone
+        return (row for row in reversed(self._rows) if row.packed)
 
 
-def _present(numbers: Iterable[int], present: Mapping[int, ExecutionRecord]) -> Iterator[ExecutionRecord]:
-    return (present[number] for number in numbers if number in present)
+_sequence_of = operator.attrgetter("sequence")
