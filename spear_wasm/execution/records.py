@@ -131,12 +131,19 @@ class _Row(msgspec.Struct, gc=False):
         """The record as it was."""
         return _RECORDS.decode(self.packed)
 
+    def fits(self, wanted: Wanted) -> bool:
+        """Whether it is of the task and the status that are wanted."""
+        return (not wanted.task_id or self.task_id == wanted.task_id) and (
+            wanted.status is None or self.status is wanted.status
+        )
+
 
 class ExecutionRecords:
     """The newest records of all tasks: the last that ended, up to a number and a number of bytes.
 
-    A page costs what it holds, however many records there are, but for one of a status that few have. Every call
-    pays for the keeping: it is one row, known by its id and in two lists, that of all and that of its task.
+    A page costs what it holds, however many records there are. Every call pays for the keeping: it is one row, known
+    by its id and in the lists of all and of its task. Those that did not complete are in one of their status, too;
+    those that did, who are most, are looked for among all.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -147,6 +154,7 @@ class ExecutionRecords:
         self._by_end: deque[_Row] = deque()  # the first that ended first; some may be forgotten
         self._all = _Order()
         self._of_task: dict[str, _Order] = {}
+        self._uncompleted: dict[ExecutionStatus, _Order] = {}
         self._sweep_at = SMALL
 
     def __contains__(self, execution_id: str) -> bool:
@@ -159,11 +167,16 @@ class ExecutionRecords:
 
     def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """The first that are wanted, in order of creation."""
-        order = self._of_task.get(wanted.task_id) if wanted.task_id else self._all
+        order = self._order_for(wanted)
         rows = order.after(wanted.after) if order is not None else iter(())
-        if wanted.status is not None:
-            rows = (row for row in rows if row.status is wanted.status)
-        return [row.record() for row in itertools.islice(rows, limit)]
+        fitting = (row for row in rows if row.fits(wanted))
+        return [row.record() for row in itertools.islice(fitting, limit)]
+
+    def _order_for(self, wanted: Wanted) -> _Order | None:
+        """The shortest list that holds all that are wanted."""
+        if wanted.status is not None and wanted.status is not ExecutionStatus.COMPLETED:
+            return self._uncompleted.get(wanted.status)
+        return self._of_task.get(wanted.task_id) if wanted.task_id else self._all
 
     def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
         """A task's newest records, newest first."""
@@ -189,6 +202,8 @@ class ExecutionRecords:
         if order is None:
             order = self._new_order(task_id)
         order.add(row)
+        if row.status is not ExecutionStatus.COMPLETED:
+            self._uncompleted.setdefault(row.status, _Order()).add(row)
         if len(self._by_id) > self._most:
             self._drop_oldest()
         while self._bytes > self._most_bytes and len(self._by_id) > 1:
