@@ -13,7 +13,7 @@ import structlog
 from spear_wasm.execution.retry import Backoff, RetryPolicy
 from spear_wasm.execution.state import Lifecycle
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
-from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Parameter, Usage
+from spear_wasm.model import WASM_PAGE_BYTES, ExecutionMode, ExecutionStatus, Outcome, Parameter, Usage
 from spear_wasm.scheduling import DEFAULT_PRIORITY
 
 if TYPE_CHECKING:
@@ -189,3 +189,27 @@ class Execution:
         ended.wait()
         assert self.outcome is not None
         return self.outcome
+
+
+def execution_of(call: Call) -> Execution:
+    """An execution of a call that fits its task, which nobody has accepted yet.
+
+    Raises:
+        InvalidRequest, FunctionNotFound: it does not fit.
+    """
+    limits = call.task.limits.for_call(call.limits) if call.limits else call.task.limits
+    function = call.task.function(call.function)
+    arguments = function.binding.arguments(call.parameters, limits)
+    execution = Execution(call.execution_id, call, function, arguments, limits)
+    execution.memory_reserved = _memory_need(execution)
+    return execution
+
+
+def _memory_need(execution: Execution) -> int:
+    """Bytes that the execution's sandbox can grow to."""
+    module = execution.task.module
+    assert module is not None
+    if module.memory_export is None:
+        return 0
+    most = execution.limits.max_memory_bytes
+    return most if module.memory_max_pages is None else min(most, module.memory_max_pages * WASM_PAGE_BYTES)

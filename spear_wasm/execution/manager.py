@@ -16,12 +16,12 @@ from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.engine.sandbox import LARGE_MEMORY_BYTES, Sandbox
 from spear_wasm.errors import ExecutionExists, ServerBusy, ServerDraining, TaskBusy, TaskNotFound
 from spear_wasm.execution.counters import Counters, Tally
-from spear_wasm.execution.execution import Call, Execution
+from spear_wasm.execution.execution import Call, Execution, execution_of
 from spear_wasm.execution.fiber import Fiber
 from spear_wasm.execution.ids import new_id
-from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords, NoRecords, Records
+from spear_wasm.execution.records import ExecutionRecord, records_of_at_most
 from spear_wasm.execution.retry import Backoff
-from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
+from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 from spear_wasm.pool import Capacity
 from spear_wasm.scheduling import InstanceScheduler, Verdict
 from spear_wasm.values import shown
@@ -73,7 +73,7 @@ class TaskExecutionManager:
         # guards: all below, and the mutable parts of tasks and executions
         self._scheduler: InstanceScheduler[Execution] = InstanceScheduler()
         self._active: dict[str, Execution] = {}
-        self._records = _records_for(config)
+        self._records = records_of_at_most(config.max_records, int(config.max_record_bytes))
         self._last_sequence = last_sequence
         self._held: set[Execution] = set()
         self._pausing: set[Execution] = set()  # between two attempts
@@ -98,7 +98,7 @@ class TaskExecutionManager:
             ServerDraining: the server is shutting down.
             TaskNotFound: the task was deleted meanwhile.
         """
-        execution = _execution_of(call)
+        execution = execution_of(call)
         with self._lock:
             self._admit(execution, call)
             starts = not len(self._scheduler) and self._judge(execution) is Verdict.START
@@ -118,7 +118,7 @@ class TaskExecutionManager:
 
     def hold(self, call: Call) -> Execution:
         """Accept a call as `submit` does, but let it wait beside the line until it is released."""
-        execution = _execution_of(call)
+        execution = execution_of(call)
         with self._lock:
             self._admit(execution, call)
             self._held.add(execution)
@@ -543,21 +543,6 @@ class TaskExecutionManager:
             return self._all_ended.wait_for(lambda: not self._running and not len(self._scheduler), timeout)
 
 
-def _records_for(config: TaskExecutionManagerConfig) -> Records:
-    if not config.max_records:
-        return NoRecords()
-    return ExecutionRecords(config.max_records, int(config.max_record_bytes))
-
-
-def _execution_of(call: Call) -> Execution:
-    limits = call.task.limits.for_call(call.limits) if call.limits else call.task.limits
-    function = call.task.function(call.function)
-    arguments = function.binding.arguments(call.parameters, limits)
-    execution = Execution(call.execution_id, call, function, arguments, limits)
-    execution.memory_reserved = _memory_need(execution)
-    return execution
-
-
 def _guest_run(
     execution: Execution, sandbox: Sandbox, linkage: Linkage
 ) -> Generator[None, None, tuple[TypedValue, ...]]:
@@ -573,16 +558,6 @@ def _preparation_run(
 ) -> Generator[None, None, tuple[TypedValue, ...]]:
     yield from prepare(sandbox)
     return ()
-
-
-def _memory_need(execution: Execution) -> int:
-    """Bytes that the execution's sandbox can grow to."""
-    module = execution.task.module
-    assert module is not None
-    if module.memory_export is None:
-        return 0
-    most = execution.limits.max_memory_bytes
-    return most if module.memory_max_pages is None else min(most, module.memory_max_pages * WASM_PAGE_BYTES)
 
 
 def _log_failed_attempt(execution: Execution, outcome: Outcome) -> None:

@@ -282,3 +282,8 @@ class _Order:
 
 
 _sequence_of = operator.attrgetter("sequence")
+
+
+def records_of_at_most(most: int, most_bytes: int) -> Records:
+    """What remembers so many records, of so many bytes together; nothing where that is none."""
+    return ExecutionRecords(most, most_bytes) if most else NoRecords()
