@@ -408,11 +408,10 @@ class TaskExecutionManager:
 
     def kill(self, execution: Execution, fault: GuestFault) -> None:
         """The same with another fault."""
-        if self._end_waiting(execution, fault.outcome()):
-            return
         with self._lock:
+            # First, so that an attempt that ends now is not followed by another one after a pause.
             fiber, execution.kill_fault = execution.fiber, fault
-        if fiber is not None:
+        if not self._end_waiting(execution, fault.outcome()) and fiber is not None:
             self._executor.kill(fiber, fault)
 
     # Preparing sandboxes ahead

@@ -15,6 +15,7 @@ from spear_wasm.execution.task import Task
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, Usage
 from tests.execution.conftest import OpenGuests
+from tests.execution.fake_fibers import Gate
 from tests.execution.guests import Guests, ended, until
 
 PENDING, RUNNING = ExecutionStatus.PENDING, ExecutionStatus.RUNNING
@@ -155,6 +156,30 @@ def test_a_cancellation_that_comes_when_the_guest_has_failed_already_is_heeded(
     execution = guests.run(task, "unreachable", max_retries=100)
     assert execution.status is ExecutionStatus.CANCELLED
     assert execution.attempts == 1
+
+
+def test_a_cancellation_that_comes_while_the_guest_fails_waits_for_no_pause(open_guests: OpenGuests) -> None:
+    guests = small(open_guests, **MUCH_LATER)
+    task = guests.task(retry_traps=True)
+    end_waiting, conclude = guests.manager._end_waiting, guests.manager._conclude
+    gate = Gate()
+
+    def conclude_later(execution: Execution, outcome: Outcome, usage: Usage) -> None:
+        gate()
+        conclude(execution, outcome, usage)
+
+    def look_before_the_end(execution: Execution, outcome: Outcome) -> bool:
+        found = end_waiting(execution, outcome)
+        gate.open()
+        until(lambda: execution.failed or execution.done)
+        return found
+
+    guests.manager._conclude = conclude_later  # type: ignore[method-assign]  # forces the race
+    guests.manager._end_waiting = look_before_the_end  # type: ignore[method-assign]
+    execution = guests.submit(task, "unreachable", max_retries=100)
+    gate.wait_until_reached()
+    guests.cancel(execution)
+    assert execution.status is ExecutionStatus.CANCELLED
 
 
 @pytest.mark.parametrize(("asked", "attempts"), [(True, 3), (False, 1)])
