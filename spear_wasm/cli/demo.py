@@ -304,7 +304,7 @@ def costs(result: CallResult) -> Sequence[str]:
     """What a call cost, in the order of our columns."""
     return (
         format_duration(result.cpu_time_ms / 1000),
-        wall_time(result),
+        wall_time(result.execution_time_ms),
         format_size(result.memory_used_bytes),
     )
 

@@ -10,11 +10,10 @@ from spear_wasm.cli import exit_codes
 from spear_wasm.cli.exit_codes import ExitCode
 from spear_wasm.cli.options import address_option, format_option, utf8
 from spear_wasm.cli.output import Output
-from spear_wasm.cli.results import result_option, show_result
+from spear_wasm.cli.results import result_option, show_result, wall_time
 from spear_wasm.client import CallResult, Client
 from spear_wasm.client.stubs import function_pb2
 from spear_wasm.model import ExecutionStatus
-from spear_wasm.units import format_duration
 
 
 @click.command()
@@ -141,6 +140,6 @@ def _row_of(execution: function_pb2.ExecutionInfo) -> tuple[str, ...]:
         mode.removeprefix("EXECUTION_MODE_"),
         status.removeprefix("EXECUTION_STATUS_"),
         execution.started_at.ToDatetime().isoformat(" ", "seconds") if started else "",
-        format_duration(execution.execution_time_ms / 1000) if started else "",
+        wall_time(execution.execution_time_ms) if started else "",
         execution.error_message,
     )

@@ -63,7 +63,7 @@ def cost(result: CallResult) -> str:
     """What a call cost, in a line."""
     parts = [
         f"cpu {format_duration(result.cpu_time_ms / 1000)}",
-        f"wall {wall_time(result)}",
+        f"wall {wall_time(result.execution_time_ms)}",
         f"queue {format_duration(result.queue_time_ms / 1000)}",
         f"peak memory {format_size(result.memory_used_bytes)}",
     ]
@@ -74,9 +74,9 @@ def cost(result: CallResult) -> str:
     return " · ".join(parts)
 
 
-def wall_time(result: CallResult) -> str:
-    """The time from start to end, which is measured in whole milliseconds."""
-    return format_duration(result.execution_time_ms / 1000) if result.execution_time_ms else "< 1 ms"
+def wall_time(milliseconds: int) -> str:
+    """A time from start to end, which is told in whole milliseconds."""
+    return format_duration(milliseconds / 1000) if milliseconds else "< 1 ms"
 
 
 def shown(value: Value) -> str:
