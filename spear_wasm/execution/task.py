@@ -41,11 +41,18 @@ class ArtifactSpec:
     invocation_type: int = 0
 
 
+POLICY_KEYS = frozenset({"ready_sandboxes", "retry_traps"})
+
+
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
-    """What a task's runtime_config asks for."""
+    """What a task's runtime_config asks for.
+
+    With `retry_traps` a call's `max_retries` are for traps of its guest, too.
+    """
 
     ready_sandboxes: int = 0
+    retry_traps: bool = False
 
     @classmethod
     def parse(cls, runtime_config: dict[str, object], *, most_ready: int) -> TaskPolicy:
@@ -54,10 +61,11 @@ class TaskPolicy:
         Raises:
             InvalidRequest: an unknown key or a value out of range.
         """
-        unknown = runtime_config.keys() - {"ready_sandboxes"}
+        unknown = runtime_config.keys() - POLICY_KEYS
         if unknown:
             raise InvalidRequest(
-                f"runtime_config has no key {shown(min(unknown))}; it has: ready_sandboxes", key=min(unknown)
+                f"runtime_config has no key {shown(min(unknown))}; it has: {', '.join(sorted(POLICY_KEYS))}",
+                key=min(unknown),
             )
         ready = runtime_config.get("ready_sandboxes", 0)
         if isinstance(ready, bool) or not isinstance(ready, int | float) or not float(ready).is_integer():
@@ -66,7 +74,12 @@ class TaskPolicy:
             )
         if not 0 <= ready <= most_ready:
             raise InvalidRequest(f"runtime_config.ready_sandboxes is {ready:g}; it must be 0 to {most_ready}")
-        return cls(ready_sandboxes=int(ready))
+        retry_traps = runtime_config.get("retry_traps", False)
+        if not isinstance(retry_traps, bool):
+            raise InvalidRequest(
+                f"runtime_config.retry_traps is {shown(retry_traps)}; it must be true or false"
+            )
+        return cls(ready_sandboxes=int(ready), retry_traps=retry_traps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +167,12 @@ class Task:
     def name(self) -> str:
         """The name that callers use."""
         return self.record.name
+
+    def count_end(self, status: ExecutionStatus, at: float, number: int = 1) -> None:
+        """So many executions have ended, the last one like this."""
+        self.executions += number
+        self.last_status = status
+        self.updated_at = max(self.record.created_at, int(at * 1000))
 
     @property
     def is_planned(self) -> bool:

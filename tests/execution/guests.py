@@ -70,12 +70,13 @@ class Guests:
         limits: ResourceLimits = UNSAID,
         ready: int = 0,
         timeout_ms: int = 0,
+        retry_traps: bool = False,
     ) -> Task:
         """A new task, or the one of that name."""
         spec = ArtifactSpec(
             artifact_id=artifact,
             resource_limits=limits,
-            runtime_config={"ready_sandboxes": ready},
+            runtime_config={"ready_sandboxes": ready, "retry_traps": retry_traps},
             max_execution_timeout_ms=timeout_ms,
         )
         return self.host.registration.register(spec, name or f"task {next(_numbers)}")
@@ -131,7 +132,7 @@ def guests_on(data_dir: Path, config: Config) -> Iterator[Guests]:
     with open_host(config, data_dir) as host:
         guests = Guests(host)
         yield guests
-        host.manager.cancel_all("the test is over")
+        host.end_executions()
         guests.validate()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("spear-executor")]
     ready = host.registration._pools._capacity

@@ -45,8 +45,20 @@ def test_what_is_no_number_of_sandboxes_is_refused(asked: object) -> None:
 
 
 def test_an_unknown_key_is_refused_by_its_name() -> None:
-    with pytest.raises(InvalidRequest, match="runtime_config has no key 'reuse'; it has: ready_sandboxes"):
+    with pytest.raises(
+        InvalidRequest, match="runtime_config has no key 'reuse'; it has: ready_sandboxes, retry_traps"
+    ):
         TaskPolicy.parse({"ready_sandboxes": 1, "reuse": True}, most_ready=4)
+
+
+def test_a_task_may_have_its_traps_retried() -> None:
+    assert TaskPolicy.parse({"retry_traps": True}, most_ready=4).retry_traps
+
+
+@pytest.mark.parametrize("asked", [1, 0.0, None, "true", [True]])
+def test_whether_traps_are_retried_is_true_or_false(asked: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"runtime_config.retry_traps is .*; it must be true or false"):
+        TaskPolicy.parse({"retry_traps": asked}, most_ready=4)
 
 
 def test_a_function_is_bound_once() -> None:
