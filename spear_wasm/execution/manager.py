@@ -145,21 +145,39 @@ class TaskExecutionManager:
             self._start_waiting()
         return waited
 
-    def _admit(self, execution: Execution, call: Call) -> None:
-        task = execution.task
+    def check_open(self) -> None:
+        """Whether a call might be accepted now: for those who prepare something for one.
+
+        Raises:
+            ServerBusy, ServerDraining: as `submit` would.
+        """
+        with self._lock:
+            self._refuse_if_draining()
+            self._refuse_if_full()
+
+    def _refuse_if_draining(self) -> None:
         if self._draining:
             raise ServerDraining("the server is shutting down and accepts no calls")
-        if task.deleted:
-            raise TaskNotFound(f"task {shown(task.name)} was deleted")
-        if execution.id and self._is_known(execution.id):
-            raise ExecutionExists(f"execution id {shown(execution.id)} is in use", execution_id=execution.id)
+
+    def _refuse_if_full(self) -> None:
         waiting = len(self._scheduler) + len(self._held) + len(self._pausing)
-        # What an earlier run of the server has accepted is not refused by this one.
-        if waiting >= self._config.max_pending and not execution.sequence:
+        if waiting >= self._config.max_pending:
             raise ServerBusy(
                 f"{waiting} executions wait already, the server's bound",
                 retry_after=self._retry_after(),
             )
+
+    def _admit(self, execution: Execution, call: Call) -> None:
+        task = execution.task
+        self._refuse_if_draining()
+        if task.deleted:
+            raise TaskNotFound(f"task {shown(task.name)} was deleted")
+        if execution.id and self._is_known(execution.id):
+            raise ExecutionExists(f"execution id {shown(execution.id)} is in use", execution_id=execution.id)
+        if (
+            not execution.sequence
+        ):  # what an earlier run of the server has accepted is not refused by this one
+            self._refuse_if_full()
         if not execution.id:
             suggested = call.suggested_id
             is_free = suggested and not self._is_known(suggested) and not self._is_kept(suggested)

@@ -129,6 +129,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             if planned.is_planned:
                 # Before anybody can see the task: a call that is refused leaves none behind.
                 _check_call(_call_from(request, planned, None))
+                self._host.manager.check_open()
                 task = await self._registrations.run(
                     ("establish", key), lambda: registration.establish(planned)
                 )
