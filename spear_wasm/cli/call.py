@@ -42,7 +42,7 @@ from spear_wasm.client import CallResult, Client
 @address_option
 @format_option
 @click.pass_context
-def call(
+def call(  # noqa: PLR0913  one parameter for each option
     context: click.Context,
     *,
     reference: str,
@@ -62,7 +62,7 @@ def call(
     as JSON a document of a line for each message and one for the end.
     """
     if mode == "async":
-        _submit(reference, function, call, retries, address, output)
+        _submit(reference, function, call, address, output, retries=retries)
         return
     if mode == "stream":
         if retries:
@@ -105,7 +105,7 @@ def _stream(reference: str, function: str, call: CallArguments, address: str, ou
 
 
 def _submit(
-    reference: str, function: str, call: CallArguments, retries: int, address: str, output: Output
+    reference: str, function: str, call: CallArguments, address: str, output: Output, *, retries: int
 ) -> None:
     with Client(address) as client:
         execution_id = client.submit(
