@@ -17,8 +17,11 @@ from bench import (
     deadlines,
     fair_share,
     flatness,
+    kill_and_return,
     large_module,
     machine,
+    many_records,
+    record_cost,
     rpc_cost,
     sandbox_cost,
     waiting,
@@ -37,6 +40,9 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
         flatness,
         large_module,
         waiting,
+        record_cost,
+        many_records,
+        kill_and_return,
     )
 }
 RESULTS = Path(__file__).parent / "results" / "latest.json"

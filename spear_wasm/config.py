@@ -141,9 +141,11 @@ class TaskExecutionManagerConfig(Section, frozen=True):
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
     `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
     results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk keeps as many as
-    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`. Of a streamed one, as much waits to
+    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`; what those hold together that have no
+    outcome yet is bounded by `max_unfinished_bytes`. Of a streamed one, as much waits to
     be read as `max_unread_messages` and `max_unread` say; then its guest waits. When it has ended, its reader has
-    `unread_for` to take the rest.
+    `unread_for` to take the rest. Before a call's retries there are pauses of `first_backoff`, twice that, and so on
+    up to `longest_backoff`, of which up to half is left to chance.
     """
 
     max_running: Count = 500
@@ -151,14 +153,17 @@ class TaskExecutionManagerConfig(Section, frozen=True):
     max_total_memory: Size = Size(0)
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     max_tasks: Count = 10_000
-    max_records: Count = 10_000
+    max_records: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     max_record_bytes: Size = Size(64 * MIB)
     max_stored: Count = 100_000
     max_stored_bytes: Size = Size(4 << 30)
     stored_for: Seconds = Seconds(7 * 86400)
+    max_unfinished_bytes: Size = Size(1 << 30)
     max_unread: Size = Size(256 << 10)
     max_unread_messages: Count = 256
     unread_for: Seconds = Seconds(30)
+    first_backoff: Seconds = Seconds(0.1)
+    longest_backoff: Seconds = Seconds(10)
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""

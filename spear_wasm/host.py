@@ -49,8 +49,10 @@ class Host:
         closing.callback(journal.close)
         executor = Executor(config.execution.thread_count())
         closing.callback(executor.close)
-        self.manager = TaskExecutionManager(config.execution, executor, journal.last_sequence())
-        self.durable = DurableExecutions(self.manager, journal)
+        self.manager = TaskExecutionManager(
+            config.execution, executor, journal.last_sequence(), journal.holds
+        )
+        self.durable = DurableExecutions(self.manager, journal, int(config.execution.max_unfinished_bytes))
         store = TaskStore(data_dir / "tasks.db")
         closing.callback(store.close)
         self.tasks = TaskRegistry(store, config.execution.max_tasks)
@@ -100,7 +102,7 @@ class Host:
     def end_executions(self) -> None:
         """Cut the grace short: end what runs. Durable ones that wait are left as by `drain`."""
         self._suspend()
-        self.manager.cancel_all("the server is shutting down")
+        self.manager.end_all()
 
     def _suspend(self) -> None:
         self.manager.stop_accepting()

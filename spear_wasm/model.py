@@ -193,3 +193,14 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     stdout: bytes = b""
     stderr: bytes = b""
     output_truncated: bool = False
+
+    def after(self, earlier: Usage) -> Usage:
+        """What both of two attempts cost together, with what this one wrote."""
+        return msgspec.structs.replace(
+            self,
+            cpu_ns=earlier.cpu_ns + self.cpu_ns,
+            peak_memory_bytes=max(earlier.peak_memory_bytes, self.peak_memory_bytes),
+            fuel=None
+            if earlier.fuel is None and self.fuel is None
+            else (earlier.fuel or 0) + (self.fuel or 0),
+        )

@@ -253,6 +253,14 @@ def test_a_result_tells_all_that_the_server_measured(server: FakeServer, client:
     )
 
 
+@pytest.mark.parametrize(("said", "attempts"), [("3", 3), ("", 1), ("many", 1), ("9" * 5000, 1)])
+def test_a_result_tells_how_often_its_execution_began(
+    said: str, attempts: int, server: FakeServer, client: Client
+) -> None:
+    server.answers_with(FloatValue(value=0.5), metrics={"attempts": said})
+    assert client.call("calc", "f").attempts == attempts
+
+
 def test_a_guest_that_failed_is_raised_with_its_result(server: FakeServer, client: Client) -> None:
     server.fails_with("TRAP_UNREACHABLE", "wasm trap", trap_frames=["inner", "outer"], stderr=b"last words")
     with pytest.raises(GuestFailure, match="TRAP_UNREACHABLE: wasm trap") as raised:

@@ -20,6 +20,13 @@ from spear_wasm.client import CallResult, Client
 @click.argument("function", type=utf8)
 @call_options
 @click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Attempts after the first, for faults of the server and what else the task retries.",
+)
+@click.option(
     "--async",
     "mode",
     flag_value="async",
@@ -35,12 +42,13 @@ from spear_wasm.client import CallResult, Client
 @address_option
 @format_option
 @click.pass_context
-def call(
+def call(  # noqa: PLR0913  one parameter for each option
     context: click.Context,
     *,
     reference: str,
     function: str,
     call: CallArguments,
+    retries: int,
     mode: str | None,
     result_file: Path | None,
     address: str,
@@ -54,9 +62,13 @@ def call(
     as JSON a document of a line for each message and one for the end.
     """
     if mode == "async":
-        _submit(reference, function, call, address, output)
+        _submit(reference, function, call, address, output, retries=retries)
         return
     if mode == "stream":
+        if retries:
+            raise click.UsageError(
+                "--retries and --stream exclude each other: what was emitted cannot be taken back"
+            )
         result = _stream(reference, function, call, address, output)
         show_stream_end(output, result, result_file)
         context.exit(exit_codes.of_result(result))
@@ -68,6 +80,7 @@ def call(
             parameters=call.named,
             timeout=call.timeout,
             limits=call.limits,
+            max_retries=retries,
             check=False,
         )
     show_result(output, result, result_file)
@@ -91,7 +104,9 @@ def _stream(reference: str, function: str, call: CallArguments, address: str, ou
         return messages.result
 
 
-def _submit(reference: str, function: str, call: CallArguments, address: str, output: Output) -> None:
+def _submit(
+    reference: str, function: str, call: CallArguments, address: str, output: Output, *, retries: int
+) -> None:
     with Client(address) as client:
         execution_id = client.submit(
             reference,
@@ -100,6 +115,7 @@ def _submit(reference: str, function: str, call: CallArguments, address: str, ou
             parameters=call.named,
             timeout=call.timeout,
             limits=call.limits,
+            max_retries=retries,
         )
     if output.json:
         output.document({"execution_id": execution_id})

@@ -69,6 +69,8 @@ def cost(result: CallResult) -> str:
     ]
     if result.fuel_used:
         parts.append(f"fuel {result.fuel_used:,}")
+    if result.attempts > 1:
+        parts.append(f"attempts {result.attempts:,}")
     return " · ".join(parts)
 
 
@@ -160,6 +162,7 @@ def _document(result: CallResult, *, saved: bool) -> dict[str, object]:
         "queue_time_ms": result.queue_time_ms,
         "fuel_used": result.fuel_used,
         "memory_used_bytes": result.memory_used_bytes,
+        "attempts": result.attempts,
         "execution_id": result.execution_id,
         "task_id": result.task_id,
         "instance_id": result.instance_id,

@@ -154,6 +154,7 @@ class Client:
         timeout: float | None = None,
         limits: ResourceLimits | None = None,
         environment: Mapping[str, str] | None = None,
+        max_retries: int = 0,
         check: bool = True,
     ) -> CallResult:
         """Calls a function of an artifact and waits for its end.
@@ -169,6 +170,7 @@ class Client:
             timeout: seconds until the guest is stopped, queueing included; None: the task's budget.
             limits: tighter ones than the task's, for this call alone.
             environment: variables on top of the task's.
+            max_retries: attempts after the first, for faults of the host and what else the task retries.
             check: False returns the result of a guest that failed, too.
 
         Raises:
@@ -178,6 +180,7 @@ class Client:
         request = _call_request(
             function, args, parameters, timeout=timeout, limits=limits, environment=environment
         )
+        request.context.max_retries = max_retries
         request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
         request.artifact_spec.CopyFrom(_artifact_spec(reference))
         return self._invoke(request, timeout, check=check)
@@ -191,6 +194,7 @@ class Client:
         timeout: float | None = None,
         limits: ResourceLimits | None = None,
         environment: Mapping[str, str] | None = None,
+        max_retries: int = 0,
         check: bool = True,
     ) -> CallResult:
         """Calls a function of a task that exists, named by its id or name; otherwise the same as `call`.
@@ -201,6 +205,7 @@ class Client:
         request = _call_request(
             function, args, parameters, timeout=timeout, limits=limits, environment=environment
         )
+        request.context.max_retries = max_retries
         request.invocation_type = function_pb2.INVOCATION_TYPE_EXISTING_TASK
         request.task_id = task
         return self._invoke(request, timeout, check=check)
@@ -258,6 +263,7 @@ class Client:
         timeout: float | None = None,
         limits: ResourceLimits | None = None,
         environment: Mapping[str, str] | None = None,
+        max_retries: int = 0,
         key: str = "",
     ) -> str:
         """Hands in a call to be run whatever becomes of this connection; returns its execution's id at once.
@@ -272,6 +278,7 @@ class Client:
             timeout: seconds until the guest is stopped, queueing included; None: the task's budget.
             limits: tighter ones than the task's, for this call alone.
             environment: variables on top of the task's.
+            max_retries: attempts after the first, for faults of the host and what else the task retries.
             key: becomes the execution's id. Handing in the same with the same key is done once.
 
         Raises:
@@ -281,6 +288,7 @@ class Client:
         request = _call_request(
             function, args, parameters, timeout=timeout, limits=limits, environment=environment
         )
+        request.context.max_retries = max_retries
         request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
         request.artifact_spec.CopyFrom(_artifact_spec(reference))
         request.execution_mode = function_pb2.EXECUTION_MODE_ASYNC

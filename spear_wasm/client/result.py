@@ -9,6 +9,9 @@ from spear_wasm.client.stubs import function_pb2
 from spear_wasm.client.values import decode
 from spear_wasm.model import ExecutionStatus, Json
 
+MAX_DIGITS = 10
+"""Of a number in a text: a foreign server may say anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
@@ -35,6 +38,7 @@ class CallResult:
         execution_id: names the execution.
         task_id: names the task that it belongs to; empty where an execution was asked for by its id.
         instance_id: names the sandbox that served it; the same holds.
+        attempts: how often it has begun, where it had retries and needed them; otherwise 1.
     """
 
     value: Json | bytes
@@ -54,6 +58,7 @@ class CallResult:
     execution_id: str
     task_id: str
     instance_id: str
+    attempts: int = 1
 
     @property
     def ok(self) -> bool:
@@ -113,7 +118,13 @@ def result_from(
         execution_id=execution_id,
         task_id=task_id,
         instance_id=instance_id,
+        attempts=_attempts_of(result),
     )
+
+
+def _attempts_of(result: function_pb2.ExecutionResult) -> int:
+    said = result.metrics.get("attempts", "")
+    return int(said) if said.isdecimal() and len(said) < MAX_DIGITS else 1
 
 
 def _value_of(result: function_pb2.ExecutionResult) -> Json | bytes:

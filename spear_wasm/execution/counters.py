@@ -22,6 +22,8 @@ class Tally:
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
+    timed: int = 0
+    """Those whose times are known."""
     run_seconds: float = 0.0
     response_seconds: float = 0.0
     by_function: dict[str, int] = field(default_factory=dict)
@@ -40,12 +42,12 @@ class Tally:
     @property
     def average_run_ms(self) -> float:
         """From first slice to end."""
-        return 1000 * self.run_seconds / self.ended if self.ended else 0.0
+        return 1000 * self.run_seconds / self.timed if self.timed else 0.0
 
     @property
     def average_response_ms(self) -> float:
         """From admission to end."""
-        return 1000 * self.response_seconds / self.ended if self.ended else 0.0
+        return 1000 * self.response_seconds / self.timed if self.timed else 0.0
 
     def count(
         self, status: ExecutionStatus, run_seconds: float, response_seconds: float, function: str
@@ -57,8 +59,14 @@ class Tally:
             self.cancelled += 1
         else:
             self.failed += 1
+        self.timed += 1
         self.run_seconds += run_seconds
         self.response_seconds += response_seconds
+        self._count_name(function[:MAX_NAME_CHARS])
+
+    def count_lost(self, function: str) -> None:
+        """One more has failed, of which nobody knows how long it took."""
+        self.failed += 1
         self._count_name(function[:MAX_NAME_CHARS])
 
     def _count_name(self, name: str) -> None:
@@ -75,6 +83,7 @@ class Tally:
         self.completed += other.completed
         self.failed += other.failed
         self.cancelled += other.cancelled
+        self.timed += other.timed
         self.run_seconds += other.run_seconds
         self.response_seconds += other.response_seconds
         for name, count in other.by_function.items():
@@ -98,13 +107,21 @@ class Counters:
     ) -> None:
         """An execution of a function ended at `now` (seconds since the epoch)."""
         self.total.count(status, run_seconds, response_seconds, function)
+        self._tally_at(now).count(status, run_seconds, response_seconds, function)
+
+    def count_lost(self, function: str, now: float) -> None:
+        """An execution of a function is found to have been lost, at `now`."""
+        self.total.count_lost(function)
+        self._tally_at(now).count_lost(function)
+
+    def _tally_at(self, now: float) -> Tally:
         hour = int(now // 3600)
         tally = self._hours.get(hour)
         if tally is None:
             tally = self._hours[hour] = Tally()
             for old in [each for each in self._hours if each <= hour - KEPT_HOURS]:
                 del self._hours[old]
-        tally.count(status, run_seconds, response_seconds, function)
+        return tally
 
     def since(self, hours: int, now: float) -> Tally:
         """The tally of the last so many hours, the present one included; 0 means since the start."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from spear_wasm.engine.outcome import GuestFault, failure
-from spear_wasm.errors import SpearError
-from spear_wasm.execution.execution import Call
+from spear_wasm.errors import ServerBusy, SpearError
+from spear_wasm.execution.execution import Call, Earlier
 from spear_wasm.execution.journal import Accepted, StoredCall, Unfinished, in_use, storable
 from spear_wasm.execution.records import ExecutionRecord, record_of
+from spear_wasm.execution.retry import Backoff, RetryPolicy
 from spear_wasm.model import ErrorCode, Outcome, Usage
 
 if TYPE_CHECKING:
@@ -35,18 +36,23 @@ log = structlog.get_logger()
 
 CANCEL_SECONDS = 10.0
 """More than guests that are cancelled, and the disk, need to come to an end."""
+OUTCOME_RETRIES = 7
+OUTCOME_BACKOFF = Backoff(first=0.05, longest=1.0)
+"""For a disk that does not take an outcome: some seconds in all."""
+RETRY_AFTER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DurableExecution:
     """An execution that has no outcome on disk yet.
 
-    `accepted` is done when the disk has the call, `recorded` when it has the outcome; None is its result where
-    the server shuts down before the execution began.
+    `size` is of its call, in bytes. `accepted` is done when the disk has the call, `recorded` when it has the outcome;
+    None is its result where the server shuts down first, and leaves the execution to its next run.
     """
 
     execution: Execution
     digest: bytes
+    size: int
     accepted: Future[None]
     recorded: Future[ExecutionRecord | None] = field(default_factory=Future)
 
@@ -54,46 +60,60 @@ class DurableExecution:
 class DurableExecutions:
     """Hands calls to the manager and keeps the journal of them. Thread-safe."""
 
-    def __init__(self, manager: TaskExecutionManager, journal: ExecutionJournal) -> None:
+    def __init__(self, manager: TaskExecutionManager, journal: ExecutionJournal, most_bytes: int) -> None:
         self._manager = manager
         self.journal = journal
-        # guards: _open, and that it holds what the manager has accepted from us. Reentrant: an execution may be
-        # withdrawn before it is followed, and tells so at once.
+        self._most_bytes = most_bytes
+        # guards: _open, _open_bytes, and that they hold what the manager has accepted from us. Reentrant: an
+        # execution may be withdrawn before it is followed, and tells so at once.
         self._lock = threading.RLock()
         self._open: dict[str, DurableExecution] = {}
+        self._open_bytes = 0
 
     # Accepting
 
-    def submit(self, call: Call, digest: bytes, max_retries: int) -> DurableExecution:
+    def submit(self, call: Call, digest: bytes) -> DurableExecution:
         """Accept a call of a linked task. It runs when the disk has it; where the disk fails it never does.
 
         `digest` stands for the request; a later one with the same key must have the same.
 
         Raises:
+            ServerBusy: the calls that have not ended hold too many bytes.
             SpearError: whatever the manager has against the call.
         """
+        packed = StoredCall(
+            call.function,
+            call.mode,
+            storable(call.parameters),
+            call.limits,
+            call.budget_ms,
+            call.force_new_instance,
+            call.priority,
+            call.max_retries,
+        ).packed()
         with self._lock:
+            self._check_room(len(packed))
             execution = self._manager.hold(call)
-            stored = StoredCall(
-                call.function,
-                call.mode,
-                storable(call.parameters),
-                call.limits,
-                call.budget_ms,
-                call.force_new_instance,
-                call.priority,
-                max_retries,
-            )
             accepted = self.journal.accept(
-                Accepted(execution.id, call.task.id, execution.sequence, digest, stored)
+                Accepted(execution.id, call.task.id, execution.sequence, digest, packed)
             )
-            durable = self._follow(execution, digest, accepted)
+            durable = self._follow(DurableExecution(execution, digest, len(packed), accepted))
         accepted.add_done_callback(partial(self._on_accepted, execution))
         return durable
 
-    def _follow(self, execution: Execution, digest: bytes, accepted: Future[None]) -> DurableExecution:
-        durable = self._open[execution.id] = DurableExecution(execution, digest, accepted)
-        execution.before_run = partial(self._before_run, execution)
+    def _check_room(self, size: int) -> None:
+        if self._open_bytes + size > self._most_bytes:
+            raise ServerBusy(
+                f"the calls on disk that have not ended hold {self._open_bytes} bytes, and {size} more are too many: "
+                f"the server's bound is {self._most_bytes}",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+
+    def _follow(self, durable: DurableExecution) -> DurableExecution:
+        execution = durable.execution
+        self._open[execution.id] = durable
+        self._open_bytes += durable.size
+        execution.before_attempt = partial(self._before_attempt, execution)
         execution.add_done_callback(partial(self._on_end, durable))
         return durable
 
@@ -134,37 +154,38 @@ class DurableExecutions:
 
     # Its life
 
-    def _before_run(self, execution: Execution, run: Callable[[], None]) -> None:
-        self.journal.started(execution.id).add_done_callback(
-            partial(self._on_started_written, execution, run)
-        )
+    def _before_attempt(self, execution: Execution, run: Callable[[GuestFault | None], None]) -> None:
+        def on_written(written: Future[None]) -> None:
+            failed = GuestFault(ErrorCode.INSTANCE_FAILED, "the disk failed before the execution began")
+            run(None if written.exception() is None else failed)
 
-    def _on_started_written(
-        self, execution: Execution, run: Callable[[], None], written: Future[None]
-    ) -> None:
-        if written.exception() is not None:
-            fault = GuestFault(ErrorCode.INSTANCE_FAILED, "the disk failed before the execution began")
-            self._manager.kill(execution, fault)
-        run()
+        self.journal.started(execution.id).add_done_callback(on_written)
 
     def _on_end(self, durable: DurableExecution, execution: Execution) -> None:
         if execution.outcome is None:
             self._close(durable, None)
             return
-        record = record_of(execution)
-        self.journal.ended(record).add_done_callback(partial(self._on_end_written, durable, record))
+        self._keep_outcome(durable, record_of(execution), failed=0)
 
-    def _on_end_written(
-        self, durable: DurableExecution, record: ExecutionRecord, written: Future[None]
-    ) -> None:
-        error = written.exception()
-        if error is not None:
-            log.error("outcome not kept", execution_id=record.execution_id, error=str(error))
-        self._close(durable, record)
+    def _keep_outcome(self, durable: DurableExecution, record: ExecutionRecord, failed: int) -> None:
+        """Write an outcome, which nobody hears of before, or give up on a disk that has failed so many times."""
+
+        def on_written(written: Future[None]) -> None:
+            error = written.exception()
+            if error is not None and failed < OUTCOME_RETRIES:
+                pause = OUTCOME_BACKOFF.pause(failed + 1, chance=1)
+                self._manager.later(pause, lambda: self._keep_outcome(durable, record, failed + 1))
+                return
+            if error is not None:
+                log.error("outcome not kept", execution_id=record.execution_id, error=str(error))
+            self._close(durable, record)
+
+        self.journal.ended(record).add_done_callback(on_written)
 
     def _close(self, durable: DurableExecution, record: ExecutionRecord | None) -> None:
         with self._lock:
             del self._open[durable.execution.id]
+            self._open_bytes -= durable.size
         durable.recorded.set_result(record)
 
     # One run of the server after another
@@ -181,19 +202,33 @@ class DurableExecutions:
 
         What was lost begins again where its call allows for one more attempt.
         """
+        self._recall_totals(tasks)
         ends: list[Future[None]] = []
         for unfinished in self.journal.unfinished():
-            outcome = _lost(unfinished) or self._resume(unfinished.accepted, tasks, registration)
+            outcome = _lost(unfinished) or self._resume(unfinished, tasks, registration)
             if outcome is not None:
-                ends.append(self.journal.ended(_record_without_run(unfinished.accepted, outcome)))
+                record = _record_of_lost(unfinished, outcome)
+                self._manager.count_lost(record, tasks.find(record.task_id))
+                ends.append(self.journal.ended(record))
         for end in ends:
             end.result()
 
+    def _recall_totals(self, tasks: TaskRegistry) -> None:
+        gone = []
+        for total in self.journal.task_totals():
+            task = tasks.find(total.task_id)
+            if task is None:
+                gone.append(total.task_id)
+            else:
+                task.count_end(total.last_status, total.last_ended_at, total.ended)
+        self.journal.forget_totals(gone)
+
     def _resume(
-        self, accepted: Accepted, tasks: TaskRegistry, registration: TaskRegistration
+        self, unfinished: Unfinished, tasks: TaskRegistry, registration: TaskRegistration
     ) -> Outcome | None:
         """Put an execution into the line again; the outcome that it has where that cannot be."""
-        stored = accepted.call
+        accepted = unfinished.accepted
+        stored = accepted.stored_call()
         try:
             task = tasks.get(accepted.task_id)
             registration.link(task, metered=(task.limits.max_fuel or stored.limits.max_fuel) != 0)
@@ -207,13 +242,14 @@ class DurableExecutions:
                 force_new_instance=stored.force_new_instance,
                 priority=stored.priority,
                 mode=stored.mode,
-                sequence=accepted.sequence,
+                max_retries=stored.max_retries,
+                earlier=Earlier(accepted.sequence, unfinished.attempts, unfinished.started_at),
             )
             on_disk: Future[None] = Future()
             on_disk.set_result(None)
             with self._lock:
                 execution = self._manager.hold(call)
-                self._follow(execution, accepted.digest, on_disk)
+                self._follow(DurableExecution(execution, accepted.digest, len(accepted.call), on_disk))
             self._manager.release(execution)
         except SpearError as error:
             return failure(ErrorCode.INSTANCE_FAILED, f"not to be run any more: {error.message}")
@@ -222,23 +258,27 @@ class DurableExecutions:
 
 def _lost(unfinished: Unfinished) -> Outcome | None:
     """The outcome of what was running when the server was lost, where it may not begin again."""
-    if not unfinished.was_running or unfinished.attempts <= unfinished.accepted.call.max_retries:
+    policy = RetryPolicy(unfinished.accepted.stored_call().max_retries)
+    if not unfinished.was_running or policy.allows_another(unfinished.attempts):
         return None
     return failure(ErrorCode.WORKER_LOST, "the server stopped while the execution ran")
 
 
-def _record_without_run(accepted: Accepted, outcome: Outcome) -> ExecutionRecord:
+def _record_of_lost(unfinished: Unfinished, outcome: Outcome) -> ExecutionRecord:
+    accepted = unfinished.accepted
+    call = accepted.stored_call()
     return ExecutionRecord(
         accepted.execution_id,
         accepted.task_id,
-        accepted.call.function,
-        accepted.call.mode,
+        call.function,
+        call.mode,
         accepted.sequence,
         sandbox_id="",
-        started_at=None,
+        started_at=unfinished.started_at,
         completed_at=time.time(),
         run_seconds=0.0,
         queue_seconds=0.0,
         outcome=outcome,
         usage=Usage(),
+        attempts=unfinished.attempts,
     )

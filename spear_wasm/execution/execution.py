@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from spear_wasm.execution.retry import Backoff, RetryPolicy
 from spear_wasm.execution.state import Lifecycle
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
-from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Parameter, Usage
+from spear_wasm.model import WASM_PAGE_BYTES, ExecutionMode, ExecutionStatus, Outcome, Parameter, Usage
 from spear_wasm.scheduling import DEFAULT_PRIORITY
 
 if TYPE_CHECKING:
@@ -24,14 +25,31 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+NO_RETRIES: Final = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What became of an execution in earlier runs of the server.
+
+    `sequence` is its place in the order of creation, `attempts` how often it was begun, `started_at` when first.
+    """
+
+    sequence: int = 0
+    attempts: int = 0
+    started_at: float | None = None
+
+
+NOTHING_EARLIER: Final = Earlier()
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """What a caller wants done. `budget_ms` of 0 leaves the time to the task's limit.
 
-    `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free. A
-    `sequence` is the place in the order of creation that an execution of an earlier run had. Where calls
-    wait, a higher `priority` goes first. What the guest emits goes into `stream`; without one, nowhere.
+    `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free. `earlier` is
+    what an execution of an earlier run of the server has behind it. Where calls wait, a higher `priority` goes
+    first. What the guest emits goes into `stream`; without one, nowhere.
     """
 
     task: Task
@@ -44,7 +62,8 @@ class Call:
     force_new_instance: bool = False
     priority: int = DEFAULT_PRIORITY
     mode: ExecutionMode = ExecutionMode.SYNC
-    sequence: int = 0
+    max_retries: int = 0
+    earlier: Earlier = NOTHING_EARLIER
     stream: MessageStream | None = None
 
 
@@ -52,16 +71,18 @@ class Execution:
     """An accepted call, from admission to its outcome.
 
     Written by the manager under its lock until `outcome` is set; nothing changes afterwards. One that is withdrawn
-    before it began is done without an outcome. `before_run` is called when its turn has come, with what then
-    makes it run. Times ending in
-    `_at` are seconds since the epoch; the others are of time.monotonic(). `sequence` orders creation.
+    before it began, or is left to the next run of the server, is done without an outcome. `before_attempt` is called
+    whenever its turn has come, with what then makes it run, or fail with a fault. Where an attempt fails and another
+    one is to be made, `failed` is the outcome that it would have had. Times ending in `_at` are seconds since the
+    epoch; the others are of time.monotonic(). `started` is of the present attempt, `started_at` of the first one,
+    `ran` the seconds that earlier ones took. `sequence` orders creation.
     """
 
     __slots__ = (
-        "_callbacks", "_done", "_lock", "accepted", "arguments", "before_run", "completed_at", "deadline",
-        "ended", "fiber", "force_new_instance", "function", "id", "kill_fault", "lifecycle", "limits",
-        "memory_reserved", "mode", "outcome", "priority", "sandbox_id", "sequence", "started", "started_at",
-        "stream", "task", "timer", "usage",
+        "_callbacks", "_done", "_lock", "accepted", "arguments", "attempts", "before_attempt", "completed_at",
+        "deadline", "ended", "failed", "fiber", "force_new_instance", "function", "id", "kill_fault", "lifecycle",
+        "limits", "memory_reserved", "mode", "outcome", "priority", "ran", "retry", "sandbox_id", "sequence",
+        "started", "started_at", "stream", "task", "timer", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -75,9 +96,13 @@ class Execution:
         self.force_new_instance = call.force_new_instance
         self.priority = call.priority
         self.mode = call.mode
-        self.sequence = call.sequence
+        self.sequence = call.earlier.sequence
+        self.attempts = call.earlier.attempts
+        self.retry = (
+            RetryPolicy(call.max_retries, call.task.policy.retry_traps) if call.max_retries else NO_RETRIES
+        )
         self.stream = call.stream
-        self.before_run: Callable[[Callable[[], None]], None] | None = None
+        self.before_attempt: Callable[[Callable[[GuestFault | None], None]], None] | None = None
         self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
         self.deadline = self.accepted + budget_ms / 1000
@@ -85,7 +110,9 @@ class Execution:
         self.memory_reserved = 0
         self.sandbox_id = ""
         self.started: float | None = None
-        self.started_at: float | None = None
+        self.started_at: float | None = call.earlier.started_at
+        self.ran = 0.0
+        self.failed: Outcome | None = None
         self.ended: float | None = None
         self.completed_at: float | None = None
         self.fiber: Fiber | None = None
@@ -109,16 +136,31 @@ class Execution:
 
     @property
     def queue_seconds(self) -> float:
-        """Time between admission and the first slice, or the end where there was none."""
+        """Time since admission in which no attempt was under way: in the line, and in the pauses between them."""
         until = self.started if self.started is not None else self.ended
-        return (until if until is not None else time.monotonic()) - self.accepted
+        return (until if until is not None else time.monotonic()) - self.accepted - self.ran
 
     @property
     def run_seconds(self) -> float:
-        """Time between the first slice and the end; 0.0 for one that never ran."""
+        """Time between the first slice and the end, of all attempts together; 0.0 for one that never ran."""
         if self.started is None:
-            return 0.0
-        return (self.ended if self.ended is not None else time.monotonic()) - self.started
+            return self.ran
+        return self.ran + (self.ended if self.ended is not None else time.monotonic()) - self.started
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the next run of the server can take it up."""
+        return self.before_attempt is not None
+
+    def pause_after(
+        self, outcome: Outcome, seconds_left: float, backoff: Backoff, chance: float
+    ) -> float | None:
+        """How long to wait before another attempt follows one with this outcome; None where none does."""
+        return self.retry.pause(outcome, self.attempts, seconds_left, backoff, chance)
+
+    def add_usage(self, usage: Usage) -> None:
+        """Count what an attempt used; what it wrote takes the place of what earlier ones did."""
+        self.usage = usage if self.failed is None else usage.after(self.usage)
 
     def add_done_callback(self, callback: Callable[[Execution], None]) -> None:
         """Call back when it has ended, on whatever thread ends it; now, if it has."""
@@ -147,3 +189,27 @@ class Execution:
         ended.wait()
         assert self.outcome is not None
         return self.outcome
+
+
+def execution_of(call: Call) -> Execution:
+    """An execution of a call that fits its task, which nobody has accepted yet.
+
+    Raises:
+        InvalidRequest, FunctionNotFound: it does not fit.
+    """
+    limits = call.task.limits.for_call(call.limits) if call.limits else call.task.limits
+    function = call.task.function(call.function)
+    arguments = function.binding.arguments(call.parameters, limits)
+    execution = Execution(call.execution_id, call, function, arguments, limits)
+    execution.memory_reserved = _memory_need(execution)
+    return execution
+
+
+def _memory_need(execution: Execution) -> int:
+    """Bytes that the execution's sandbox can grow to."""
+    module = execution.task.module
+    assert module is not None
+    if module.memory_export is None:
+        return 0
+    most = execution.limits.max_memory_bytes
+    return most if module.memory_max_pages is None else min(most, module.memory_max_pages * WASM_PAGE_BYTES)

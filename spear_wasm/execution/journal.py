@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from spear_wasm.errors import ExecutionExists, JournalFailed
+from spear_wasm.execution.journal_tables import connect, make_tables
 from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.limits import ResourceLimits
@@ -29,25 +30,6 @@ log = structlog.get_logger()
 
 LARGEST_BATCH: Final = 500
 PRUNE_SECONDS: Final = 5.0
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS executions (
-    sequence INTEGER PRIMARY KEY,
-    execution_id TEXT NOT NULL UNIQUE,
-    task_id TEXT NOT NULL,
-    digest BLOB NOT NULL,
-    status TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    completed_at REAL,
-    size INTEGER NOT NULL DEFAULT 0,
-    call BLOB,
-    record BLOB,
-    payload BLOB
-);
-CREATE INDEX IF NOT EXISTS executions_of_task ON executions (task_id, sequence);
-CREATE INDEX IF NOT EXISTS executions_by_end ON executions (completed_at, size) WHERE completed_at IS NOT NULL;
-"""
-# `call` is there until the end; what an execution gave, from the end on. Lists read records without payloads.
 
 Result = TypeVar("Result")
 
@@ -68,8 +50,13 @@ class StoredCall(msgspec.Struct, frozen=True):
         """The parameters as a call has them."""
         return [Parameter(*parameter) for parameter in self.parameters]
 
+    def packed(self) -> bytes:
+        """The same as bytes."""
+        return msgspec.msgpack.encode(self)
+
 
 _CALLS = msgspec.msgpack.Decoder(StoredCall)
+_RECORDS = msgspec.msgpack.Decoder(ExecutionRecord)
 
 
 class _Payload(msgspec.Struct, frozen=True):
@@ -80,22 +67,27 @@ class _Payload(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An execution as it was accepted. `digest` stands for the request that asked for it."""
+    """An execution as it was accepted. `digest` stands for the request that asked for it, `call` is packed."""
 
     execution_id: str
     task_id: str
     sequence: int
     digest: bytes
-    call: StoredCall
+    call: bytes
+
+    def stored_call(self) -> StoredCall:
+        """What is to be done."""
+        return _CALLS.decode(self.call)
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """An execution without an outcome; `attempts` says how often it was begun."""
+    """An execution without an outcome; `attempts` says how often it was begun, `started_at` when first."""
 
     accepted: Accepted
     was_running: bool
     attempts: int
+    started_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +96,16 @@ class Kept:
 
     digest: bytes
     record: ExecutionRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTotal:
+    """How many durable executions of a task have ended, ever, and how and when the last one did."""
+
+    task_id: str
+    ended: int
+    last_status: ExecutionStatus
+    last_ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,11 @@ class ExecutionJournal:
     def __init__(self, path: Path, retention: Retention, clock: Callable[[], float] = time.time) -> None:
         self._retention = retention
         self._clock = clock
-        self._writing = _connect(path)
-        self._writing.executescript(_SCHEMA)
-        self._reading = _connect(path)
+        self._writing = connect(path)
+        make_tables(self._writing)
+        # Written by whoever accepts, and by the writing thread, in steps that no other thread can see half of.
+        self._ids = {hash(row[0]) for row in self._writing.execute("SELECT execution_id FROM executions")}
+        self._reading = connect(path)
         self._read_lock = threading.Lock()  # guards: _reading
         self._work = threading.Condition()  # guards: _queue, _closing
         self._queue: list[_Write[Any]] = []
@@ -139,7 +143,6 @@ class ExecutionJournal:
 
     def accept(self, accepted: Accepted) -> Future[None]:
         """Keep an execution that is to be done. Fails with ExecutionExists where its id is kept already."""
-        call = msgspec.msgpack.encode(accepted.call)
 
         def insert(connection: sqlite3.Connection) -> None:
             try:
@@ -152,22 +155,30 @@ class ExecutionJournal:
                         accepted.task_id,
                         accepted.digest,
                         ExecutionStatus.PENDING,
-                        call,
+                        accepted.call,
                     ),
                 )
             except sqlite3.IntegrityError:
                 raise in_use(accepted.execution_id) from None
 
-        return self._enqueue(insert)
+        def on_written(written: Future[None]) -> None:
+            if isinstance(written.exception(), JournalFailed):
+                self._forget_ids([accepted.execution_id])
+
+        self._ids.add(hash(accepted.execution_id))
+        write = self._enqueue(insert)
+        write.add_done_callback(on_written)
+        return write
 
     def started(self, execution_id: str) -> Future[None]:
         """Count an attempt that is about to begin."""
+        now = self._clock()
 
         def update(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE executions SET status = ?, attempts = attempts + 1 "
+                "UPDATE executions SET status = ?, attempts = attempts + 1, started_at = COALESCE(started_at, ?) "
                 "WHERE execution_id = ? AND completed_at IS NULL",
-                (ExecutionStatus.RUNNING, execution_id),
+                (ExecutionStatus.RUNNING, now, execution_id),
             )
 
         return self._enqueue(update)
@@ -202,26 +213,34 @@ class ExecutionJournal:
             ).fetchall()
             return [execution_id for (execution_id,) in rows]
 
+        return self._enqueue_forgetting(delete)
+
+    def forget_totals(self, task_ids: Collection[str]) -> Future[None]:
+        """Forget how many executions of these tasks have ended."""
+
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "DELETE FROM task_totals WHERE task_id = ?", [(each,) for each in task_ids]
+            )
+
         return self._enqueue(delete)
 
-    def prune(self) -> Future[int]:
-        """Forget what need not be kept any longer, a batch at most; the result is how many that were.
+    def prune(self) -> Future[list[str]]:
+        """Forget what need not be kept any longer, a batch at most; the result is its ids.
 
         The journal does so itself from time to time.
         """
-        return self._enqueue(self._prune)
+        return self._enqueue_forgetting(self._prune)
 
-    def _prune(self, connection: sqlite3.Connection) -> int:
-        kept, size = connection.execute(
-            "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM executions WHERE completed_at IS NOT NULL"
-        ).fetchone()
+    def _prune(self, connection: sqlite3.Connection) -> list[str]:
+        kept, size = connection.execute("SELECT executions, bytes FROM kept").fetchone()
         horizon = self._clock() - self._retention.seconds
         oldest = connection.execute(
             "SELECT sequence, size, completed_at FROM executions WHERE completed_at IS NOT NULL "
             "ORDER BY completed_at LIMIT ?",
             (LARGEST_BATCH,),
         ).fetchall()
-        doomed: list[tuple[int]] = []
+        doomed: list[int] = []
         for sequence, row_size, completed_at in oldest:
             if (
                 kept <= self._retention.most
@@ -230,11 +249,23 @@ class ExecutionJournal:
             ):
                 break
             kept, size = kept - 1, size - row_size
-            doomed.append((sequence,))
-        connection.executemany("DELETE FROM executions WHERE sequence = ?", doomed)
+            doomed.append(sequence)
         # Where a batch was not enough, the next one follows soon.
         self._next_prune = time.monotonic() + (PRUNE_SECONDS if len(doomed) < LARGEST_BATCH else 0.0)
-        return len(doomed)
+        delete = "DELETE FROM executions WHERE sequence = ? RETURNING execution_id"
+        return [connection.execute(delete, (sequence,)).fetchone()[0] for sequence in doomed]
+
+    def _enqueue_forgetting(self, change: Callable[[sqlite3.Connection], list[str]]) -> Future[list[str]]:
+        write = self._enqueue(change)
+        write.add_done_callback(self._on_forgotten)
+        return write
+
+    def _on_forgotten(self, written: Future[list[str]]) -> None:
+        if written.exception() is None:
+            self._forget_ids(written.result())
+
+    def _forget_ids(self, execution_ids: Iterable[str]) -> None:
+        self._ids.difference_update(map(hash, execution_ids))
 
     def _enqueue(self, change: Callable[[sqlite3.Connection], Result]) -> Future[Result]:
         write = _Write(change)
@@ -255,7 +286,9 @@ class ExecutionJournal:
                 if not batch and self._closing:
                     return
             if self._seconds_to_prune() <= 0:
-                batch.append(_Write(self._prune))
+                pruning = _Write(self._prune)
+                pruning.future.add_done_callback(self._on_forgotten)
+                batch.append(pruning)
                 self._next_prune = time.monotonic() + PRUNE_SECONDS  # where the disk fails, too
             self._write(batch)
 
@@ -284,16 +317,17 @@ class ExecutionJournal:
     def unfinished(self) -> list[Unfinished]:
         """What has no outcome yet, in order of creation."""
         rows = self._read(
-            "SELECT execution_id, task_id, sequence, digest, call, status, attempts FROM executions "
+            "SELECT execution_id, task_id, sequence, digest, call, status, attempts, started_at FROM executions "
             "WHERE completed_at IS NULL ORDER BY sequence"
         )
         return [
             Unfinished(
-                Accepted(execution_id, task_id, sequence, digest, _CALLS.decode(call)),
+                Accepted(execution_id, task_id, sequence, digest, call),
                 was_running=status == ExecutionStatus.RUNNING,
                 attempts=attempts,
+                started_at=started_at,
             )
-            for execution_id, task_id, sequence, digest, call, status, attempts in rows
+            for execution_id, task_id, sequence, digest, call, status, attempts, started_at in rows
         ]
 
     def find(self, execution_id: str) -> Kept | None:
@@ -307,8 +341,9 @@ class ExecutionJournal:
         return Kept(digest, None if record is None else _whole(record, payload))
 
     def holds(self, execution_id: str) -> bool:
-        """Whether anything is kept under an id."""
-        return bool(self._read("SELECT 1 FROM executions WHERE execution_id = ?", execution_id))
+        """Whether anything is kept under an id. Waits for no disk."""
+        # Of all ids there is a hash in memory. Where two are alike, an id is taken for kept that is not.
+        return hash(execution_id) in self._ids
 
     def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """Outcomes in order of creation, without what the executions gave and wrote."""
@@ -324,7 +359,25 @@ class ExecutionJournal:
             *values,
             limit,
         )
-        return [msgspec.msgpack.decode(row[0], type=ExecutionRecord) for row in rows]
+        return [_RECORDS.decode(row[0]) for row in rows]
+
+    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
+        """A task's newest outcomes, newest first, as `page` has them."""
+        rows = self._read(
+            "SELECT record FROM executions WHERE completed_at IS NOT NULL AND task_id = ? "
+            "ORDER BY sequence DESC LIMIT ?",
+            task_id,
+            limit,
+        )
+        return [_RECORDS.decode(row[0]) for row in rows]
+
+    def task_totals(self) -> list[TaskTotal]:
+        """What has ended, by task."""
+        rows = self._read("SELECT task_id, ended, last_status, last_ended_at FROM task_totals")
+        return [
+            TaskTotal(task_id, ended, ExecutionStatus(last_status), last_ended_at)
+            for task_id, ended, last_status, last_ended_at in rows
+        ]
 
     def last_sequence(self) -> int:
         """The highest sequence number that is kept, or 0."""
@@ -394,17 +447,10 @@ def _in_64_bits(value: Json | bytes) -> Json | bytes:
 
 
 def _whole(record: bytes, payload: bytes) -> ExecutionRecord:
-    brief = msgspec.msgpack.decode(record, type=ExecutionRecord)
+    brief = _RECORDS.decode(record)
     given = msgspec.msgpack.decode(payload, type=_Payload)
     return msgspec.structs.replace(
         brief,
         outcome=msgspec.structs.replace(brief.outcome, values=given.values),
         usage=msgspec.structs.replace(brief.usage, stdout=given.stdout, stderr=given.stderr),
     )
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection

@@ -50,6 +50,13 @@ def oldest(
     return heapq.nsmallest(limit, by_sequence.values(), key=lambda each: each.sequence)
 
 
+def newest(kept: Iterable[ExecutionRecord], remembered: Iterable[Listed], limit: int) -> list[Listed]:
+    """The last of those on disk and those in memory, newest first."""
+    by_sequence: dict[int, Listed] = {each.sequence: each for each in kept}
+    by_sequence |= {each.sequence: each for each in remembered}
+    return heapq.nlargest(limit, by_sequence.values(), key=lambda each: each.sequence)
+
+
 def cursor_of(execution: Listed) -> str:
     """What to hand in as `start_after` to go on behind this one."""
     return f"@{execution.sequence}"

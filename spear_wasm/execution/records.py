@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+import operator
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from spear_wasm.execution.execution import Execution
+    from spear_wasm.execution.listing import Wanted
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
@@ -31,21 +34,12 @@ class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
     queue_seconds: float
     outcome: Outcome
     usage: Usage
+    attempts: int = 1
 
     @property
     def status(self) -> ExecutionStatus:
         """How it ended."""
         return self.outcome.status
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it holds that a guest chose."""
-        outcome, usage = self.outcome, self.usage
-        size = len(usage.stdout) + len(usage.stderr) + len(outcome.error_message)
-        for result in outcome.values:
-            if isinstance(result.value, bytes):
-                size += len(result.value)
-        return size
 
 
 def record_of(execution: Execution) -> ExecutionRecord:
@@ -65,57 +59,231 @@ def record_of(execution: Execution) -> ExecutionRecord:
         execution.queue_seconds,
         execution.outcome,
         execution.usage,
+        execution.attempts,
     )
 
 
+class Records(Protocol):
+    """What is remembered. Not locked: the manager's lock guards it."""
+
+    def __contains__(self, execution_id: str) -> bool:
+        """Whether there is a record of that id."""
+        ...
+
+    def get(self, execution_id: str) -> ExecutionRecord | None:
+        """The record of that id."""
+        ...
+
+    def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
+        """The first that are wanted, in order of creation."""
+        ...
+
+    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
+        """A task's newest records, newest first."""
+        ...
+
+    def remember(self, execution: Execution) -> None:
+        """Keep a record of one that has ended."""
+        ...
+
+    def forget_task(self, task_id: str) -> int:
+        """Forget a task's records; returns how many there were."""
+        ...
+
+
+class NoRecords:
+    """Remembers nothing."""
+
+    def __contains__(self, execution_id: str) -> bool:
+        """There is none."""
+        return False
+
+    def get(self, execution_id: str) -> ExecutionRecord | None:  # noqa: ARG002  none has any
+        """There is none."""
+        return None
+
+    def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:  # noqa: ARG002  none fits
+        """There are none."""
+        return []
+
+    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:  # noqa: ARG002  no task has any
+        """There are none."""
+        return []
+
+    def remember(self, execution: Execution) -> None:
+        """Let it go."""
+
+    def forget_task(self, task_id: str) -> int:  # noqa: ARG002  no task has any
+        """There were none."""
+        return 0
+
+
+class _Row(msgspec.Struct, gc=False):
+    """A record as it is kept: what it is found by, and the rest as bytes, which are empty when it is forgotten."""
+
+    execution_id: str
+    task_id: str
+    sequence: int
+    status: ExecutionStatus
+    packed: bytes
+
+    def record(self) -> ExecutionRecord:
+        """The record as it was."""
+        return _RECORDS.decode(self.packed)
+
+    def fits(self, wanted: Wanted) -> bool:
+        """Whether it is of the task and the status that are wanted."""
+        return (not wanted.task_id or self.task_id == wanted.task_id) and (
+            wanted.status is None or self.status is wanted.status
+        )
+
+
 class ExecutionRecords:
-    """The newest records of all tasks. Not locked: the manager's lock guards it."""
+    """The newest records of all tasks: the last that ended, up to a number and a number of bytes.
+
+    A page costs what it holds, however many records there are. Every call pays for the keeping: it is one row, known
+    by its id and in the lists of all and of its task. Those that did not complete are in one of their status, too;
+    those that did, who are most, are looked for among all.
+    """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._by_id: OrderedDict[str, ExecutionRecord] = OrderedDict()
-        self._by_task: dict[str, deque[str]] = {}
+        self._by_id: dict[str, _Row] = {}
+        self._by_end: deque[_Row] = deque()  # the first that ended first; some may be forgotten
+        self._all = _Order()
+        self._of_task: dict[str, _Order] = {}
+        self._uncompleted: dict[ExecutionStatus, _Order] = {}
+        self._sweep_at = SMALL
 
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._by_id
 
     def get(self, execution_id: str) -> ExecutionRecord | None:
         """The record of that id."""
-        return self._by_id.get(execution_id)
+        row = self._by_id.get(execution_id)
+        return None if row is None else row.record()
 
-    def all(self) -> Iterable[ExecutionRecord]:
-        """All records in the order in which they came."""
-        return self._by_id.values()
+    def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
+        """The first that are wanted, in order of creation."""
+        order = self._order_for(wanted)
+        rows = order.after(wanted.after) if order is not None else iter(())
+        fitting = (row for row in rows if row.fits(wanted))
+        return [row.record() for row in itertools.islice(fitting, limit)]
+
+    def _order_for(self, wanted: Wanted) -> _Order | None:
+        """The shortest list that holds all that are wanted."""
+        if wanted.status is not None and wanted.status is not ExecutionStatus.COMPLETED:
+            return self._uncompleted.get(wanted.status)
+        return self._of_task.get(wanted.task_id) if wanted.task_id else self._all
+
+    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
+        """A task's newest records, newest first."""
+        order = self._of_task.get(task_id)
+        rows = order.backwards() if order is not None else iter(())
+        return [row.record() for row in itertools.islice(rows, limit)]
+
+    def remember(self, execution: Execution) -> None:
+        """Keep a record of one that has ended."""
+        self.add(record_of(execution))
 
     def add(self, record: ExecutionRecord) -> None:
-        """Remember one more; the oldest go where there are too many, or too large ones."""
-        self._by_id[record.execution_id] = record
-        self._by_task.setdefault(record.task_id, deque()).append(record.execution_id)
-        self._bytes += record.size
+        """Keep one more; the oldest go where there are too many, or too large ones."""
+        task_id = record.task_id
+        row = _Row(
+            record.execution_id, task_id, record.sequence, record.outcome.status, _PACKER.encode(record)
+        )
+        self._by_id[record.execution_id] = row
+        self._by_end.append(row)
+        self._bytes += len(row.packed)
+        self._all.add(row)
+        order = self._of_task.get(task_id)
+        if order is None:
+            order = self._new_order(task_id)
+        order.add(row)
+        if row.status is not ExecutionStatus.COMPLETED:
+            self._uncompleted.setdefault(row.status, _Order()).add(row)
         if len(self._by_id) > self._most:
             self._drop_oldest()
         while self._bytes > self._most_bytes and len(self._by_id) > 1:
             self._drop_oldest()
 
-    def _drop_oldest(self) -> None:
-        _, oldest = self._by_id.popitem(last=False)
-        self._bytes -= oldest.size
-        # Records leave in the order in which they came, within each task too.
-        line = self._by_task[oldest.task_id]
-        line.popleft()
-        if not line:
-            del self._by_task[oldest.task_id]
+    def _new_order(self, task_id: str) -> _Order:
+        if len(self._of_task) >= self._sweep_at:
+            self._of_task = {each: order for each, order in self._of_task.items() if order.sweep()}
+            self._sweep_at = max(SMALL, 2 * len(self._of_task))
+        order = self._of_task[task_id] = _Order()
+        return order
 
-    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
-        """A task's newest records, newest first."""
-        line = self._by_task.get(task_id, deque())
-        return [self._by_id[execution_id] for execution_id in itertools.islice(reversed(line), limit)]
+    def _drop_oldest(self) -> None:
+        row = self._by_end.popleft()
+        while not row.packed:
+            row = self._by_end.popleft()
+        self._drop(row)
+
+    def _drop(self, row: _Row) -> None:
+        del self._by_id[row.execution_id]
+        self._bytes -= len(row.packed)
+        row.packed = b""
 
     def forget_task(self, task_id: str) -> int:
         """Forget a task's records; returns how many there were."""
-        ids = self._by_task.pop(task_id, deque())
-        for execution_id in ids:
-            self._bytes -= self._by_id.pop(execution_id).size
-        return len(ids)
+        order = self._of_task.pop(task_id, None)
+        doomed = list(order.backwards()) if order is not None else []
+        for row in doomed:
+            self._drop(row)
+        self._by_end = deque(row for row in self._by_end if row.packed)
+        return len(doomed)
+
+
+_PACKER: Final = msgspec.msgpack.Encoder()
+_RECORDS: Final = msgspec.msgpack.Decoder(ExecutionRecord)
+SMALL: Final = 64
+"""What is shorter is not worth tidying up."""
+
+
+class _Order:
+    """Rows in the order of their sequence numbers. Those that are forgotten stay until they are come across."""
+
+    __slots__ = ("_rows", "_sweep_at")
+
+    def __init__(self) -> None:
+        self._rows: list[_Row] = []
+        self._sweep_at = SMALL
+
+    def add(self, row: _Row) -> None:
+        """Most come in order."""
+        rows = self._rows
+        if not rows or row.sequence > rows[-1].sequence:
+            rows.append(row)
+        else:
+            bisect.insort(rows, row, key=_sequence_of)
+        if len(rows) > self._sweep_at:
+            self.sweep()
+
+    def sweep(self) -> bool:
+        """Let go what is forgotten; whether anything is left. By itself as often as the rows have doubled."""
+        self._rows = [row for row in self._rows if row.packed]
+        self._sweep_at = max(SMALL, 2 * len(self._rows))
+        return bool(self._rows)
+
+    def after(self, sequence: int) -> Iterator[_Row]:
+        """Those behind a sequence number."""
+        # The oldest are forgotten first: so each is come across once.
+        forgotten = itertools.takewhile(lambda row: not row.packed, self._rows)
+        del self._rows[: sum(1 for _ in forgotten)]
+        start = bisect.bisect_right(self._rows, sequence, key=_sequence_of)
+        return (row for row in itertools.islice(self._rows, start, None) if row.packed)
+
+    def backwards(self) -> Iterator[_Row]:
+        """All of them, last first."""
+        return (row for row in reversed(self._rows) if row.packed)
+
+
+_sequence_of = operator.attrgetter("sequence")
+
+
+def records_of_at_most(most: int, most_bytes: int) -> Records:
+    """What remembers so many records, of so many bytes together; nothing where that is none."""
+    return ExecutionRecords(most, most_bytes) if most else NoRecords()

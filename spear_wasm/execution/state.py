@@ -14,7 +14,8 @@ TRANSITIONS: dict[ExecutionStatus, frozenset[ExecutionStatus]] = {
     # Waiting in the line. It may fail there where no sandbox can be had, and ends there unrun where its
     # budget does or its caller cancels.
     PENDING: frozenset({RUNNING, FAILED, CANCELLED, TIMEOUT}),
-    RUNNING: FINAL,
+    # It goes back into the line, after a pause, where an attempt failed and another one is to be made.
+    RUNNING: FINAL | {PENDING},
     COMPLETED: frozenset(),
     FAILED: frozenset(),
     CANCELLED: frozenset(),

@@ -128,6 +128,12 @@ class Task:
         """The name that callers use."""
         return self.record.name
 
+    def count_end(self, status: ExecutionStatus, at: float, number: int = 1) -> None:
+        """So many executions have ended, the last one like this."""
+        self.executions += number
+        self.last_status = status
+        self.updated_at = max(self.record.created_at, int(at * 1000))
+
     @property
     def is_planned(self) -> bool:
         """Whether it has not been in service yet."""

@@ -16,9 +16,13 @@ from spear_wasm.values import shown
 
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
-    """A runtime_config, checked, and completed by what the server gives."""
+    """A runtime_config, checked, and completed by what the server gives.
+
+    With `retry_traps` a call's `max_retries` are for traps of its guest, too.
+    """
 
     pool: PoolTerms = field(default_factory=PoolTerms)
+    retry_traps: bool = False
 
     @classmethod
     def parse(cls, runtime_config: Mapping[str, object], server: InstancePoolConfig) -> TaskPolicy:
@@ -28,7 +32,7 @@ class TaskPolicy:
             InvalidRequest: an unknown key or a value out of range.
         """
         wishes = Wishes(runtime_config)
-        policy = cls(pool=_pool_terms(wishes, server))
+        policy = cls(pool=_pool_terms(wishes, server), retry_traps=wishes.flag("retry_traps"))
         wishes.refuse_others()
         return policy
 

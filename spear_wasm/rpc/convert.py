@@ -101,6 +101,11 @@ def timestamp(seconds: float | None) -> timestamp_pb2.Timestamp | None:
     return timestamp_pb2.Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
 
 
+def attempts_entry(attempts: int) -> dict[str, str] | None:
+    """How often an execution has begun, where that is more than once: an entry for its metrics or metadata."""
+    return {"attempts": str(attempts)} if attempts > 1 else None
+
+
 def invoke_response(execution: Execution) -> function_pb2.InvokeFunctionResponse:
     """The answer to a call whose execution has ended."""
     outcome = execution.outcome
@@ -137,6 +142,7 @@ def _result(execution: Execution) -> function_pb2.ExecutionResult:
         exit_code=outcome.exit_code,
         trap_frames=outcome.trap_frames,
         output_truncated=usage.output_truncated,
+        metrics=attempts_entry(execution.attempts),
     )
 
 
@@ -166,6 +172,7 @@ def active_info(execution: Execution) -> function_pb2.ExecutionInfo:
         status=STATUS_OF[execution.status],
         started_at=timestamp(execution.started_at),
         execution_time_ms=round(execution.run_seconds * 1000),
+        metadata=attempts_entry(execution.attempts),
     )
 
 
@@ -182,6 +189,7 @@ def record_info(record: ExecutionRecord) -> function_pb2.ExecutionInfo:
         execution_time_ms=round(record.run_seconds * 1000),
         memory_used_bytes=record.usage.peak_memory_bytes,
         error_message=record.outcome.error_message[:MAX_MESSAGE_CHARS],
+        metadata=attempts_entry(record.attempts),
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import ExecutionExists, InvalidRequest, ServerDraining
+from spear_wasm.errors import ExecutionExists, ServerDraining
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.model import ExecutionStatus
 from spear_wasm.rpc.executions import record_result, unfinished_result
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from spear_wasm.host import Host
 
 READING_THREADS = 4
-MAX_RETRIES = 100
 
 
 def is_durable(request: pb.InvokeFunctionRequest) -> bool:
@@ -74,15 +72,12 @@ class DurableCalls:
             ExecutionExists: its key is another request's.
             ServerDraining: the server shuts down first; the call is kept, and runs when it is back.
         """
-        retries = request.context.max_retries
-        if not 0 <= retries <= MAX_RETRIES:
-            raise InvalidRequest(f"context.max_retries is {retries}; it must be 0 to {MAX_RETRIES}")
         digest = digest_of(request)
         found = await self._first(request.execution_id, digest)
         if found is None:
-            call = await self._with_free_id(await make_call())
+            call = await make_call()
             try:
-                found = self._durable.submit(call, digest, retries)
+                found = self._durable.submit(call, digest)
             except ExecutionExists:
                 found = await self._first(request.execution_id, digest)  # another caller was faster
                 if found is None:
@@ -93,14 +88,6 @@ class DurableCalls:
         if not execution_id:
             return None
         return await in_thread(self._threads, lambda: self._durable.first(execution_id, digest))
-
-    async def _with_free_id(self, call: Call) -> Call:
-        """The call without the id that it suggests, where the disk holds an execution of that id."""
-        suggested = call.suggested_id
-        if not suggested or call.execution_id:
-            return call
-        taken = await in_thread(self._threads, lambda: self._durable.journal.holds(suggested))
-        return replace(call, suggested_id="") if taken else call
 
     async def _answer(
         self, request: pb.InvokeFunctionRequest, found: DurableExecution | ExecutionRecord
@@ -154,6 +141,10 @@ class DurableCalls:
     async def kept(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
         """The first outcomes on disk that are wanted."""
         return await in_thread(self._threads, lambda: self._durable.journal.page(wanted, limit))
+
+    async def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
+        """A task's newest outcomes on disk."""
+        return await in_thread(self._threads, lambda: self._durable.journal.newest_of(task_id, limit))
 
 
 async def _accepted(durable: DurableExecution) -> None:

@@ -9,7 +9,7 @@ from spear_wasm.errors import InvalidRequest
 from spear_wasm.execution.execution import Execution
 from spear_wasm.execution.listing import Listed, cursor_of
 from spear_wasm.model import ExecutionStatus
-from spear_wasm.rpc.convert import STATUS_OF, active_info, record_info, timestamp
+from spear_wasm.rpc.convert import STATUS_OF, active_info, attempts_entry, record_info, timestamp
 from spear_wasm.rpc.values import encode_results
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def unfinished_result(execution: Execution) -> pb.ExecutionResult:
         execution_time_ms=round(execution.run_seconds * 1000),
         started_at=timestamp(execution.started_at),
         queue_time_ms=execution.queue_seconds * 1000,
+        metrics=attempts_entry(execution.attempts),
     )
 
 
@@ -74,7 +75,13 @@ def record_result(record: ExecutionRecord, *, payload: bool) -> pb.ExecutionResu
         exit_code=outcome.exit_code,
         trap_frames=outcome.trap_frames,
         output_truncated=usage.output_truncated,
+        metrics=attempts_entry(record.attempts),
     )
+
+
+def info_of(execution: Listed) -> pb.ExecutionInfo:
+    """An execution as lists have it."""
+    return active_info(execution) if isinstance(execution, Execution) else record_info(execution)
 
 
 def page_of(found: Sequence[Listed], limit: int, most_bytes: int) -> pb.ListExecutionsResponse:
@@ -82,7 +89,7 @@ def page_of(found: Sequence[Listed], limit: int, most_bytes: int) -> pb.ListExec
     response = pb.ListExecutionsResponse()
     room = most_bytes
     for execution in found[:limit]:
-        info = active_info(execution) if isinstance(execution, Execution) else record_info(execution)
+        info = info_of(execution)
         room -= info.ByteSize()
         if room < 0 and response.executions:
             break

@@ -12,7 +12,7 @@ from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound, Unimplemented
 from spear_wasm.execution.execution import Call, Execution
-from spear_wasm.execution.listing import Listed, Wanted, no_such_place, oldest, sequence_in
+from spear_wasm.execution.listing import Listed, Wanted, newest, no_such_place, oldest, sequence_in
 from spear_wasm.execution.stream import MessageStream
 from spear_wasm.limits import UNSAID
 from spear_wasm.model import ExecutionMode
@@ -37,6 +37,7 @@ LARGEST_PAGE = 1000
 PAGE_BYTES = 900_000
 """A page ends before it grows beyond this, whatever names its entries have."""
 MAX_PRIORITY = 9
+MAX_RETRIES = 100
 MAX_ID_CHARS = 200
 MAX_REASON_CHARS = 200
 REGISTRATION_THREADS = 8
@@ -128,6 +129,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             if planned.is_planned:
                 # Before anybody can see the task: a call that is refused leaves none behind.
                 _check_call(_call_from(request, planned, None))
+                self._host.manager.check_open()
                 task = await self._registrations.run(
                     ("establish", key), lambda: registration.establish(planned)
                 )
@@ -214,7 +216,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         )
         on_disk = await self._durable_calls.kept(wanted, limit + 1)
         # Memory is asked last, and believed where the disk knew of an execution that has ended since.
-        found = oldest(on_disk, self._host.manager.executions(), wanted, limit + 1)
+        found = oldest(on_disk, self._host.manager.page(wanted, limit + 1), wanted, limit + 1)
         return executions.page_of(found, limit, PAGE_BYTES)
 
     async def _place_of(self, start_after: str) -> int:
@@ -259,9 +261,10 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             return pb.GetTaskResponse(found=False, message=f"there is no task {shown(request.task_id)}")
         response = pb.GetTaskResponse(found=True, task=convert.task_info(task, details=True))
         if request.include_executions:
+            on_disk = await self._durable_calls.newest_of(task.id, limit)
             active, records = self._host.manager.records_of(task, limit)
-            response.executions.extend(map(convert.active_info, reversed(active)))
-            response.executions.extend(map(convert.record_info, records))
+            found = newest(on_disk, [*active, *records], limit)
+            response.executions.extend(map(executions.info_of, found))
         return response
 
     @reporting_errors
@@ -322,17 +325,20 @@ def _check_stream(request: pb.InvokeFunctionRequest) -> None:
             "what a streamed call emits is not kept, so that a second one with its key could not be given it; "
             "leave execution_id empty, or name the execution with context.execution_id"
         )
+    if request.context.max_retries:
+        raise Unimplemented(
+            "what a streamed call has emitted cannot be taken back, so none begins again; "
+            "leave context.max_retries at 0"
+        )
     _check_what_all_modes_share(request)
 
 
 def _check_what_all_modes_share(request: pb.InvokeFunctionRequest) -> None:
     if not 0 <= request.priority <= MAX_PRIORITY:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
-    if request.context.max_retries and not is_durable(request):
-        raise Unimplemented(
-            "only calls that are ASYNC or have an execution_id begin again, where the server was lost; "
-            "leave context.max_retries at 0"
-        )
+    retries = request.context.max_retries
+    if not 0 <= retries <= MAX_RETRIES:
+        raise InvalidRequest(f"context.max_retries is {retries}; it must be 0 to {MAX_RETRIES}")
     if request.context.environment:
         raise InvalidRequest(
             "the runtimes of this server give their guests no environment variables; leave context.environment empty"
@@ -383,4 +389,5 @@ def _call_from(request: pb.InvokeFunctionRequest, task: Task, time_remaining: fl
         context.execution_id,
         request.force_new_instance,
         request.priority or DEFAULT_PRIORITY,
+        max_retries=context.max_retries,
     )

@@ -99,10 +99,19 @@ def test_limits_and_timeout_are_sent_in_the_units_of_the_wire(server: FakeServer
     )
 
 
+@pytest.mark.parametrize("mode", [(), ("--async",)])
+def test_retries_are_asked_for(server: FakeServer, cli: Cli, mode: tuple[str, ...]) -> None:
+    server.answers_with()
+    cli("call", "calc", "f", "--retries", "3", *mode)
+    assert server.request.context.max_retries == 3
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--fule", "3"),
+        ("--retries", "-1"),
+        ("--retries", "1", "--stream"),
         ("-x",),
         ("--timeout", "soon"),
         ("--timeout", "0"),

@@ -133,7 +133,7 @@ def guests_on(data_dir: Path, config: Config) -> Iterator[Guests]:
     with open_host(config, data_dir) as host:
         guests = Guests(host)
         yield guests
-        host.manager.cancel_all("the test is over")
+        host.end_executions()
         guests.validate()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("spear-executor")]
     ready = host.registration._pools._capacity

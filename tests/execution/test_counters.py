@@ -124,3 +124,12 @@ def test_however_many_names_guests_choose_those_called_most_are_kept() -> None:
     assert tally.by_function["busy"] == 10 * MAX_FUNCTIONS
     assert tally.by_function[OTHERS] == 9 * MAX_FUNCTIONS + 1
     assert sum(tally.by_function.values()) == tally.ended
+
+
+def test_what_was_lost_has_failed_and_changes_no_average() -> None:
+    counters = Counters()
+    counters.count(ExecutionStatus.COMPLETED, 1.0, 3.0, "add", 7200.0)
+    counters.count_lost("add", 7200.0)
+    for tally in (counters.total, counters.since(1, 7200.0)):
+        assert (tally.ended, tally.failed, tally.by_function) == (2, 1, {"add": 2})
+        assert (tally.average_run_ms, tally.average_response_ms) == (1000, 3000)

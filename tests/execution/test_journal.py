@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
 import threading
@@ -9,12 +10,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spear_wasm.errors import ExecutionExists, JournalFailed
-from spear_wasm.execution.journal import Accepted, ExecutionJournal, Retention, StoredCall, storable
+from spear_wasm.execution.journal import (
+    Accepted,
+    ExecutionJournal,
+    Retention,
+    StoredCall,
+    TaskTotal,
+    storable,
+)
 from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.limits import UNSAID, ResourceLimits
@@ -61,7 +72,7 @@ def done(write: Future[Any]) -> Any:
 
 
 def accepted(number: int, task: str = "task", call: StoredCall = CALL) -> Accepted:
-    return Accepted(f"exec-{number}", task, number, b"digest", call)
+    return Accepted(f"exec-{number}", task, number, b"digest", call.packed())
 
 
 def record(
@@ -103,7 +114,7 @@ def test_what_was_accepted_is_unfinished_until_it_has_ended(
     journal = open_journal()
     first, second = journal.unfinished()
     assert [first.accepted, second.accepted] == [accepted(1, call=call), accepted(2, call=call)]
-    assert first.accepted.call.given() == parameters
+    assert first.accepted.stored_call().given() == parameters
     assert (first.was_running, first.attempts) == (False, 0)
     assert (second.was_running, second.attempts) == (True, 2)
     assert kept(journal) == []
@@ -239,3 +250,128 @@ def test_what_comes_while_the_disk_is_busy_shares_one_transaction(journal: Execu
         done(write)
     assert statements.count("COMMIT") <= 3  # the first two, and perhaps one that pruned
     assert len(journal.unfinished()) == 50
+
+
+def counted(journal: ExecutionJournal) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many outcomes are kept, and their bytes: as the totals say, and as counting says."""
+    totals = journal._read("SELECT executions, bytes FROM kept")[0]
+    recount = "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM executions WHERE completed_at IS NOT NULL"
+    return totals, journal._read(recount)[0]
+
+
+STEPS = st.sampled_from(["accept", "end", "end again", "forget", "prune", "open again"])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(STEPS, max_size=30))
+def test_the_totals_are_what_counting_would_give(steps: list[str]) -> None:
+    with TemporaryDirectory() as directory, ExitStack() as closing:
+        path, retention = Path(directory) / "executions.db", Retention(3, 2000, 3600)
+        journal = closing.enter_context(contextlib.closing(ExecutionJournal(path, retention, lambda: NOW)))
+        newest = ended = 0
+        for step in steps:
+            if step == "accept":
+                newest += 1
+                done(journal.accept(accepted(newest)))
+            elif step == "end":
+                done(journal.ended(record(newest)))
+            elif step == "end again":
+                done(journal.ended(record(ended, status=ExecutionStatus.FAILED)))
+            elif step == "forget":
+                done(journal.forget_task("task"))
+            elif step == "prune":
+                done(journal.prune())
+            else:
+                journal.close()
+                journal = closing.enter_context(
+                    contextlib.closing(ExecutionJournal(path, retention, lambda: NOW))
+                )
+            if step == "end":
+                ended = newest
+            totals, recount = counted(journal)
+            assert totals == recount
+            there = {row[0] for row in journal._read("SELECT execution_id FROM executions")}
+            assert {f"exec-{n}" for n in range(1, newest + 1) if journal.holds(f"exec-{n}")} == there
+
+
+def test_a_tasks_total_counts_what_is_not_kept_any_longer(open_journal: Open) -> None:
+    journal = open_journal(Retention(1, 1 << 30, 3600))
+    keep(journal, record(1), record(2, "other"), record(3, status=ExecutionStatus.FAILED, at=NOW + 5))
+    done(journal.ended(record(3)))
+    done(journal.accept(accepted(4)))
+    done(journal.prune())
+    totals = {each.task_id: each for each in journal.task_totals()}
+    assert totals["task"] == TaskTotal("task", 2, ExecutionStatus.FAILED, NOW + 5)
+    assert totals["other"].ended == 1
+    done(journal.forget_totals(["other"]))
+    assert [each.task_id for each in journal.task_totals()] == ["task"]
+
+
+def test_an_execution_began_when_its_first_attempt_did(journal: ExecutionJournal) -> None:
+    done(journal.accept(accepted(1)))
+    assert journal.unfinished()[0].started_at is None
+    for _ in range(2):
+        done(journal.started("exec-1"))
+        assert journal.unfinished()[0].started_at == NOW
+        journal._clock = lambda: NOW + 9
+
+
+def test_an_id_that_the_disk_did_not_take_is_not_held(journal: ExecutionJournal, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "executions.db", isolation_level=None)
+    other.execute("ALTER TABLE executions RENAME TO elsewhere")
+    with pytest.raises(JournalFailed):
+        done(journal.accept(accepted(1)))
+    other.execute("ALTER TABLE elsewhere RENAME TO executions")
+    other.close()
+    assert not journal.holds("exec-1")
+
+
+def test_a_tasks_newest_outcomes_come_first(journal: ExecutionJournal) -> None:
+    keep(journal, record(1), record(3), record(2), record(4, "other"))
+    done(journal.accept(accepted(5)))
+    assert [each.sequence for each in journal.newest_of("task", 2)] == [3, 2]
+    assert [each.sequence for each in journal.newest_of("task", 9)] == [3, 2, 1]
+    assert journal.newest_of("nobody", 9) == []
+
+
+def test_the_journal_of_an_earlier_version_is_taken_over(open_journal: Open, tmp_path: Path) -> None:
+    journal = open_journal()
+    keep(journal, record(1))
+    done(journal.accept(accepted(2)))
+    journal.close()
+    old = sqlite3.connect(tmp_path / "executions.db")
+    old.executescript(
+        "ALTER TABLE executions DROP COLUMN started_at; DROP TABLE kept; DROP TABLE task_totals;"
+        "DROP TRIGGER one_more; DROP TRIGGER one_less;"
+    )
+    old.close()
+    journal = open_journal()
+    assert counted(journal)[0] == counted(journal)[1] != (0, 0)
+    done(journal.started("exec-2"))
+    assert journal.unfinished()[0].started_at == NOW
+
+
+def test_no_question_is_answered_by_reading_everything(journal: ExecutionJournal) -> None:
+    asked: list[str] = []
+    journal._reading.set_trace_callback(asked.append)
+    journal._writing.set_trace_callback(asked.append)
+    for task in ("", "task"):
+        for status in (None, ExecutionStatus.FAILED):
+            journal.page(Wanted(task, status, 7), 10)
+    journal.newest_of("task", 10)
+    journal.find("exec-1")
+    journal.unfinished()
+    journal.last_sequence()
+    keep(journal, record(1))
+    done(journal.started("exec-1"))
+    done(journal.forget_task("task"))
+    done(journal.prune())
+    journal._reading.set_trace_callback(None)
+    journal._writing.set_trace_callback(None)
+    about_executions = [each for each in asked if " executions " in each and "kept" not in each]
+    assert len(about_executions) >= 12
+    for statement in about_executions:
+        plan = [row[3] for row in journal._read(f"EXPLAIN QUERY PLAN {statement}")]
+        reads = [step for step in plan if "SEARCH" in step or "SCAN" in step]
+        assert all("SEARCH" in step or "INDEX" in step for step in reads), (statement, plan)
+        assert not any("TEMP B-TREE" in step for step in plan), (statement, plan)

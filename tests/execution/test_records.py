@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords
+from spear_wasm.execution.listing import Wanted
+from spear_wasm.execution.records import SMALL, ExecutionRecord, ExecutionRecords, NoRecords, Records
 from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
 
 MUCH = 1 << 20
@@ -63,18 +65,29 @@ def test_forgetting_a_task_says_how_many_records_went_and_frees_their_ids() -> N
 
 
 def test_the_oldest_go_where_what_they_wrote_is_too_much_but_the_newest_stays() -> None:
-    records = ExecutionRecords(most=10, most_bytes=100)
-    for number, written in enumerate([50, 0, 40]):
+    records = ExecutionRecords(most=10, most_bytes=10_000)
+    for number, written in enumerate([5000, 0, 4000]):
         records.add(record(number, written=written))
     assert numbers(records.newest_of("task", 9)) == [2, 1, 0]
-    records.add(record(3, written=20))
+    records.add(record(3, written=2000))
     assert numbers(records.newest_of("task", 9)) == [3, 2, 1]
-    records.add(record(4, written=1000))
+    records.add(record(4, written=100_000))
     assert numbers(records.newest_of("task", 9)) == [4]
     records.forget_task("task")
-    records.add(record(5, written=100))
+    records.add(record(5, written=9000))
     records.add(record(6))
     assert numbers(records.newest_of("task", 9)) == [6, 5]
+
+
+def test_tasks_that_come_and_go_leave_nothing_behind() -> None:
+    records = ExecutionRecords(10, MUCH)
+    for number in range(5000):
+        records.add(record(number, f"task {number}"))
+    assert len(records._of_task) <= 2 * SMALL
+    for number in range(5000, 10_000):
+        records.add(record(number))
+    assert len(records._all._rows) <= 2 * SMALL
+    assert numbers(records.page(Wanted(), 99)) == list(range(9990, 10_000))
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "forget a", "forget b"]), max_size=100), st.integers(1, 10))
@@ -92,3 +105,40 @@ def test_what_is_remembered_is_the_newest_of_all_that_was_not_forgotten(steps: l
         for task in "abc":
             assert records.newest_of(task, 99) == [each for each in kept if each.task_id == task][::-1]
         assert [number for number in range(len(steps)) if f"exec-{number}" in records] == numbers(kept)
+
+
+def test_nothing_is_remembered_where_nothing_is_to_be() -> None:
+    records: Records = NoRecords()
+    assert records.get("exec-0") is None
+    assert "exec-0" not in records
+    assert records.page(Wanted(), 9) == records.newest_of("task", 9) == []
+    assert records.forget_task("task") == 0
+
+
+@given(st.data())
+def test_a_page_holds_the_first_that_are_wanted_whatever_order_they_ended_in(data: st.DataObject) -> None:
+    most = data.draw(st.integers(1, 20))
+    ends = data.draw(st.permutations(range(data.draw(st.integers(0, 40)))))
+    records = ExecutionRecords(most, MUCH)
+    kept: list[ExecutionRecord] = []
+    for number in ends:
+        ended = msgspec.structs.replace(
+            record(number, data.draw(st.sampled_from("ab"))),
+            outcome=Outcome(data.draw(st.sampled_from([ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]))),
+        )
+        records.add(ended)
+        kept = [*kept, ended][-most:]
+        wanted = Wanted(
+            data.draw(st.sampled_from(["", "a", "b", "c"])),
+            data.draw(
+                st.sampled_from(
+                    [None, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT]
+                )
+            ),
+            data.draw(st.integers(-1, 40)),
+        )
+        limit = data.draw(st.integers(0, 5))
+        fitting = sorted(filter(wanted.fits, kept), key=lambda each: each.sequence)
+        assert records.page(wanted, limit) == fitting[:limit]
+        of_a = sorted((each for each in kept if each.task_id == "a"), key=lambda each: -each.sequence)
+        assert records.newest_of("a", limit) == of_a[:limit]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -188,6 +189,18 @@ class Server:
         until(lambda: self.load() == (running, pending))
 
 
+@contextlib.contextmanager
+def no_disk(server: Server) -> Iterator[None]:
+    """Meanwhile nothing can be written about executions."""
+    database = sqlite3.connect(server.data_dir / "executions.db", isolation_level=None, timeout=30)
+    database.execute("ALTER TABLE executions RENAME TO elsewhere")
+    try:
+        yield
+    finally:
+        database.execute("ALTER TABLE elsewhere RENAME TO executions")
+        database.close()
+
+
 class Pending:
     """Something that a thread of its own does."""
 
@@ -198,6 +211,9 @@ class Pending:
 
     def answer(self) -> function_pb2.InvokeFunctionResponse:
         return self._future.result(PATIENCE)
+
+    def is_answered(self) -> bool:
+        return self._future.done()
 
 
 def launch(

@@ -68,6 +68,17 @@ def test_a_full_server_refuses_at_once_and_says_when_to_come_again(small: Server
     assert code_of(small.invoke(task_id=task, function_name="unreachable")) == "TRAP_UNREACHABLE"
 
 
+def test_a_call_that_a_full_server_refuses_leaves_no_task(small: Server) -> None:
+    task = small.task("hostile")
+    guests = spins(small, task, 4)
+    small.wait_for_load(2, 2)
+    refused(ServerBusy, lambda: small.call("hostile", "unreachable", task_name="never"))
+    assert not small.get_task("never").found
+    for guest in guests:
+        guest.cancel()
+    small.wait_for_load(0)
+
+
 def test_a_full_server_still_answers_questions(small: Server) -> None:
     task = small.task("hostile")
     guests = spins(small, task, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,8 +11,8 @@ import pytest
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client import Client, GuestFailure
-from spear_wasm.client.values import decode
-from spear_wasm.errors import ExecutionExists, FunctionNotFound, InvalidRequest, ServerBusy
+from spear_wasm.client.values import Argument, decode
+from spear_wasm.errors import ExecutionExists, FunctionNotFound, ServerBusy
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
     Pending,
@@ -19,6 +21,7 @@ from tests.rpc.serving import (
     context,
     fixture,
     fresh,
+    no_disk,
     parameters,
     refused,
     until,
@@ -33,7 +36,7 @@ ONE_AT_A_TIME = "[execution]\nmax_running = 1"
 
 
 def submit(
-    server: Server, artifact: str, function: str, *arguments: float, **fields: Any
+    server: Server, artifact: str, function: str, *arguments: Argument, **fields: Any
 ) -> pb.InvokeFunctionResponse:
     return server.call(artifact, function, *arguments, execution_mode=ASYNC, **fields)
 
@@ -118,11 +121,6 @@ def test_what_the_memory_has_forgotten_the_disk_tells(start_server: StartServer)
     assert ids(listed(server)) == made
     assert ids(listed(server, start_after=made[0], limit=1)) == made[1:2]
     assert ids(listed(server, status_filter=pb.EXECUTION_STATUS_FAILED)) == made[1:2]
-
-
-@pytest.mark.parametrize("retries", [-1, 101])
-def test_retries_out_of_range_are_refused(retries: int, server: Server) -> None:
-    refused(InvalidRequest, lambda: submit(server, "calc", "answer", context=context(max_retries=retries)))
 
 
 def test_a_suggested_id_that_the_disk_alone_knows_is_only_noted(start_server: StartServer) -> None:
@@ -255,3 +253,70 @@ def test_a_call_that_was_refused_leaves_its_key_free(server: Server) -> None:
     key = fresh("key")
     refused(FunctionNotFound, lambda: server.call("calc", "no such", execution_id=key))
     assert value_of(server.call("calc", "answer", execution_id=key)) == 42
+
+
+def test_what_unfinished_calls_hold_together_is_bounded(start_server: StartServer) -> None:
+    server = start_server('[execution]\nmax_running = 1\nmax_unfinished_bytes = "100KiB"')
+    for name in ("hostile", "text"):
+        server.upload(fixture(name), name)
+    spinning = submit(server, "hostile", "spin").execution_id
+    wait_for(server, spinning, RUNNING)
+
+    def large() -> pb.InvokeFunctionResponse:
+        return submit(server, "text", "log_and_fail", b"x" * 60_000)
+
+    waiting = large().execution_id
+    refusal = refused(ServerBusy, large)
+    assert refusal.retry_after
+    assert "102400" in refusal.message
+    cancel(server, waiting)
+    waiting = large().execution_id
+    cancel(server, spinning)
+    assert outcome(server, waiting).error_code == "GUEST_ERROR"
+    assert outcome(server, large().execution_id).error_code == "GUEST_ERROR"
+
+
+# --- when the disk fails ----------------------------------------------------------------------------------
+
+
+def timing_out(server: Server) -> Pending:
+    """A call with a key that runs for a while; what follows happens before its end."""
+    calling = server.call_later("hostile", "spin", execution_id="key", context=context(timeout_ms=1500))
+    wait_for(server, "key", RUNNING)
+    return calling
+
+
+def test_nobody_hears_of_an_outcome_that_the_disk_has_not_taken_yet(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    directory = tmp_path / "server"
+    server = start_server("", directory)
+    server.upload(fixture("hostile"), "hostile")
+    calling = timing_out(server)
+    with no_disk(server):
+        server.wait_for_load(0)
+        until(lambda: "executions not written" in server.log())
+        assert not calling.is_answered()
+    answer = calling.answer()
+    assert code_of(answer) == "TIMEOUT"
+    server.signal(signal.SIGKILL)
+    server.exit_code()
+    again = start_server("", directory)
+    assert status_of(again, "key", include_result=True).result == answer.result
+
+
+def test_a_disk_that_takes_no_outcome_for_seconds_is_given_up(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    directory = tmp_path / "server"
+    server = start_server("", directory)
+    server.upload(fixture("hostile"), "hostile")
+    calling = timing_out(server)
+    with no_disk(server):
+        assert code_of(calling.answer()) == "TIMEOUT"
+        until(lambda: "outcome not kept" in server.log())
+    assert status_of(server, "key").result.status == pb.EXECUTION_STATUS_TIMEOUT
+    server.signal(signal.SIGKILL)
+    server.exit_code()
+    again = start_server("", directory)
+    assert outcome(again, "key").error_code == "WORKER_LOST"

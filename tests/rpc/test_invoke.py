@@ -256,10 +256,6 @@ def test_streaming_is_not_for_invoke_function(server: Server) -> None:
     refused(InvalidRequest, lambda: server.call("calc", "answer", execution_mode=pb.EXECUTION_MODE_STREAM))
 
 
-def test_retries_are_not_offered(server: Server) -> None:
-    refused(Unimplemented, lambda: server.call("calc", "answer", context=context(max_retries=1)))
-
-
 def test_an_environment_that_no_guest_of_the_task_would_see_is_refused(server: Server) -> None:
     environment = {"LANG": "C"}
     refused(InvalidRequest, lambda: server.call("calc", "answer", spec={"environment": environment}))

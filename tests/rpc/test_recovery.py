@@ -57,8 +57,10 @@ def test_after_a_kill_what_waited_runs_what_ran_is_lost_and_what_had_ended_is_as
     assert status_of(second, done.execution_id, include_result=True).result == done.result
     lost = outcome(second, running)
     assert (lost.status, lost.error_code) == (pb.EXECUTION_STATUS_FAILED, "WORKER_LOST")
-    assert lost.HasField("completed_at")
+    assert (lost.started_at.ToSeconds() or 0) <= lost.completed_at.ToSeconds()
+    assert lost.HasField("started_at")
     assert [outcome(second, each).error_code for each in waiting] == ["", "", "TRAP_DIVIDE_BY_ZERO"]
+    assert second.health().details.total_executions == 4  # what was lost is one of them
     everything = [done.execution_id, running, *waiting]
     assert ids(listed(second)) == everything
     before = [outcome(second, each) for each in everything]
@@ -82,6 +84,46 @@ def test_what_ran_when_the_server_was_lost_runs_again_as_often_as_its_call_allow
     killed(server)
     server = start_server(ONE_AT_A_TIME, directory)
     assert outcome(server, running).error_code == "WORKER_LOST"
+
+
+def test_a_task_knows_from_the_disk_what_it_has_done(start_server: StartServer, directory: Path) -> None:
+    first = started(start_server, directory)
+    _, answer = (submit(first, "calc", "divide", 84, divisor, wait=True) for divisor in (1, 0))
+    running = busy(first)
+    killed(first)
+
+    second = start_server(ONE_AT_A_TIME, directory)
+    task = second.get_task(answer.task_id, include_executions=True)
+    assert task.task.execution_count == 2
+    assert task.task.last_status == pb.EXECUTION_STATUS_FAILED
+    assert task.task.updated_at >= answer.result.completed_at.ToMilliseconds() > task.task.created_at
+    assert [each.status for each in task.executions] == [pb.EXECUTION_STATUS_FAILED, COMPLETED]
+    newest = second.get_task(answer.task_id, include_executions=True, execution_limit=1)
+    assert [each.execution_id for each in newest.executions] == [answer.execution_id]
+    lost = second.get_task(status_task(second, running)).task
+    assert (lost.execution_count, lost.last_status) == (1, pb.EXECUTION_STATUS_FAILED)
+    assert value_of(submit(second, "calc", "divide", 84, 2, wait=True)) == 42
+    assert second.get_task(answer.task_id).task.execution_count == 3
+
+
+def status_task(server: Server, execution_id: str) -> str:
+    """The task that an execution is of."""
+    return next(each.task_id for each in listed(server).executions if each.execution_id == execution_id)
+
+
+def test_no_call_hides_an_execution_that_an_earlier_server_has_left(
+    start_server: StartServer, directory: Path
+) -> None:
+    first = started(start_server, directory)
+    answer = submit(first, "calc", "divide", 84, 2, wait=True, context=context(execution_id="wish"))
+    killed(first)
+    second = start_server(ONE_AT_A_TIME, directory)
+    other = second.call("calc", "divide", 84, 1, context=context(execution_id="wish"))
+    assert value_of(other) == 84
+    assert other.execution_id.startswith("exec-")
+    assert status_of(second, "wish", include_result=True).result == answer.result
+    free = second.call("calc", "answer", context=context(execution_id="another wish"))
+    assert free.execution_id == "another wish"
 
 
 def test_a_key_is_remembered_by_the_next_server(start_server: StartServer, directory: Path) -> None:

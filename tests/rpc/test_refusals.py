@@ -296,8 +296,8 @@ def _unlinkable(server: Server) -> Refusal:
 
 @provokes(errors.Unimplemented)
 def _unimplemented(server: Server) -> Refusal:
-    retrying = context(max_retries=1)
-    return refused(errors.Unimplemented, lambda: server.call("calc", "answer", context=retrying))
+    request = function_pb2.InvokeFunctionRequest(context=context(max_retries=1))
+    return refused(errors.Unimplemented, lambda: list(server.functions.StreamFunction(request)))
 
 
 @provokes(errors.ExecutionNotFound)
