@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 
 from spear_wasm.pool.scaling.demand import Demand
 from spear_wasm.pool.scaling.reactive import RecentPeak
@@ -28,7 +28,8 @@ class Predictive:
         self._demand = demand
         self._recent = RecentPeak(memory)
         self._part_seconds = season / PARTS
-        self._peaks: list[deque[list[int]]] = [deque(maxlen=SEASONS) for _ in range(PARTS)]
+        self._peaks = [array("L", bytes(8 * SEASONS)) for _ in range(PARTS)]  # by part, then by season
+        self._last_seasons = array("q", bytes(8 * PARTS))  # in which each part was seen
 
     def look(self, observation: Observation) -> int:
         """At least the floor, and at most the ceiling."""
@@ -40,10 +41,11 @@ class Predictive:
 
     def _remember(self, at: float, needed: int) -> None:
         season, part = divmod(int(at // self._part_seconds), PARTS)
-        peaks = self._peaks[part]
-        if not peaks or peaks[-1][0] != season:
-            peaks.append([season, 0])
-        peaks[-1][1] = max(peaks[-1][1], needed)
+        peaks, last = self._peaks[part], self._last_seasons[part]
+        for unseen in range(max(last + 1, season - SEASONS + 1), season + 1):
+            peaks[unseen % SEASONS] = 0  # which takes the place of the oldest
+        self._last_seasons[part] = season
+        peaks[season % SEASONS] = max(peaks[season % SEASONS], needed)
 
     def _coming(self, at: float, preparation: float) -> int:
         first = int(at // self._part_seconds)
@@ -52,4 +54,4 @@ class Predictive:
 
     def _habit(self, part: int) -> int:
         """What two seasons at least have needed in this part."""
-        return sorted((0, 0, *(peak for _, peak in self._peaks[part])))[-2]
+        return sorted(self._peaks[part])[-2]
