@@ -55,7 +55,7 @@ class InstancePool:
         self._lock = threading.Lock()  # guards: everything below
         self._policy = terms.scheduling.new(self._random)
         self._scaler = terms.scaler()
-        self._target = terms.floor
+        self._target = self._scaler.look(Observation(clock(), arrivals=0, busy=0))
         self._arrivals = 0  # since the last upkeep, as is
         self._most_busy = 0
         self._preparation = MovingAverage()
