@@ -19,11 +19,13 @@ from spear_wasm.values import shown
 class TaskPolicy:
     """A runtime_config, checked, and completed by what the server gives.
 
-    With `retry_traps` a call's `max_retries` are for traps of its guest, too.
+    With `retry_traps` a call's `max_retries` are for traps of its guest, too. `warm_up` is the function that every
+    sandbox runs before its first call, if any.
     """
 
     pool: PoolTerms = field(default_factory=PoolTerms)
     retry_traps: bool = False
+    warm_up: str = ""
 
     @classmethod
     def parse(cls, runtime_config: Mapping[str, object], server: InstancePoolConfig) -> TaskPolicy:
@@ -33,7 +35,11 @@ class TaskPolicy:
             InvalidRequest: an unknown key or a value out of range.
         """
         wishes = Wishes(runtime_config)
-        policy = cls(pool=_pool_terms(wishes, server), retry_traps=wishes.flag("retry_traps"))
+        policy = cls(
+            pool=_pool_terms(wishes, server),
+            retry_traps=wishes.flag("retry_traps"),
+            warm_up=wishes.text("warm_up"),
+        )
         wishes.refuse_others()
         return policy
 

@@ -176,8 +176,8 @@ def test_it_is_never_less_than_what_reactive_says(arrivals: dict[int, int], days
 
 @settings(deadline=None, max_examples=25)
 @given(
-    part=st.integers(2, PARTS - 1),
-    within=st.tuples(st.integers(0, int(PART) - 1), st.integers(0, int(PART) - 1)),
+    part=st.integers(2, PARTS - 2),
+    within=st.tuples(st.integers(0, int(PART) - 3), st.integers(0, int(PART) - 3)),
     number=st.integers(1, 50),
 )
 def test_a_rise_that_came_twice_at_that_time_is_expected_a_part_before_the_third(
