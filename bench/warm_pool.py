@@ -166,10 +166,9 @@ def _cold_at(line: list[Result], held_seconds: float) -> float:
     """Where a line of results lies above a point of the axis; straight between its own, on logarithmic scales."""
     for left, right in itertools.pairwise(line):
         if left.held_seconds <= held_seconds <= right.held_seconds:
-            part = math.log(held_seconds / left.held_seconds) / math.log(
-                right.held_seconds / left.held_seconds
-            )
-            return left.cold * (right.cold / left.cold) ** part
+            way = math.log(right.held_seconds / left.held_seconds)
+            part = math.log(held_seconds / left.held_seconds) / way if way else 0.0
+            return left.cold * math.exp(part * math.log(right.cold / left.cold))
     raise ValueError("the line does not reach as far")
 
 
