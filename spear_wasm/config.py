@@ -175,10 +175,29 @@ class TaskExecutionManagerConfig(Section, frozen=True):
 
 
 class InstancePoolConfig(Section, frozen=True):
-    """Bounds on ready sandboxes, which tasks ask for with `ready_sandboxes` in their runtime_config."""
+    """Sandboxes that wait for calls, made ahead of them or kept from others: what tasks' runtime_config asks for.
+
+    `max_ready_per_task` and `max_ready` bound how many wait. A sandbox that is reused serves `max_uses` calls at
+    most; none is handed out that is older than `max_lifetime`, or has served and then waited for `max_idle`. Tasks
+    may ask for less. Of those of a task that wait, `scheduling` chooses unless the task names another policy. All
+    pools are looked after every `upkeep`.
+    """
 
     max_ready_per_task: Count = 64
     max_ready: Count = 400
+    max_uses: Count = 1000
+    max_lifetime: Seconds = Seconds(3600)
+    max_idle: Seconds = Seconds(300)
+    scheduling: Literal[
+        "round_robin",
+        "weighted_round_robin",
+        "least_loaded",
+        "least_response_time",
+        "resource_based",
+        "random",
+        "power_of_two",
+    ] = "least_loaded"
+    upkeep: Seconds = Seconds(1)
 
 
 class RuntimeConfig(Section, frozen=True):
@@ -226,6 +245,15 @@ class Config(Section, frozen=True):
         if not self.execution.max_unread:
             raise ConfigurationError(
                 "execution.max_unread is 0; streamed messages need some room", keys="execution.max_unread"
+            )
+        for key in ("max_lifetime", "max_idle"):
+            if not getattr(self.pool, key):
+                raise ConfigurationError(
+                    f"pool.{key} is 0; no sandbox could wait for a call", keys=f"pool.{key}"
+                )
+        if not 0.01 <= self.pool.upkeep <= 60:
+            raise ConfigurationError(
+                f"pool.upkeep is {self.pool.upkeep} s; it must be between 10 ms and 1 min", keys="pool.upkeep"
             )
         if not 0.0005 <= self.engine.tick <= 0.1:
             raise ConfigurationError(

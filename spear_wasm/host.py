@@ -56,6 +56,7 @@ class Host:
         store = TaskStore(data_dir / "tasks.db")
         closing.callback(store.close)
         self.tasks = TaskRegistry(store, config.execution.max_tasks)
+        self.pools = PoolFactory(config.pool, config.execution.total_memory() // 4)
         self.registration = TaskRegistration(
             registry=self.tasks,
             artifacts=self.artifacts,
@@ -64,8 +65,9 @@ class Host:
             engines=self.engines,
             manager=self.manager,
             limits=_limit_policy(config),
-            pools=PoolFactory(config.pool, config.execution.total_memory() // 4),
+            pools=self.pools,
         )
+        executor.repeat(config.pool.upkeep, self.pools.upkeep)
         closing.callback(self.registration.close_pools)
         self.registration.restore(store.load())
         self.durable.recover(self.tasks, self.registration)

@@ -94,20 +94,21 @@ def call_buffer(widest_call: int) -> ctypes.Array[ctypes.c_char]:
 class Sandbox:
     """One store, one instance, five store limits; whoever makes it closes it.
 
-    Fuel, where the engine meters it, is filled by `arm`, and so again for the call of a sandbox that was
-    made ready earlier. Logs collect in the sandbox up to `limits.max_log_bytes`. `prepared` is set by whoever
-    has run all that comes before the first call. `has_memory` says that the guest has one and that it has been
+    Fuel, where the engine meters it, is filled by `arm`, and so again for each call of a sandbox that was
+    made ready earlier or serves again. Logs collect in the sandbox up to `limits.max_log_bytes`. `name` is given
+    by whoever takes it first, `prepared` is set by whoever has run all that comes before the first call. `has_memory` says that the guest has one and that it has been
     found. What the guest emits goes to `reader`, and nowhere where there is none. `waiting_call` is the host
     call in which the guest waits.
     """
 
     __slots__ = (
         "_address", "_buffer", "_context", "_emitted", "_fuel", "_key", "_log", "_log_room", "_parked", "_store",
-        "_truncated", "has_memory", "limits", "linked", "prepared", "reader", "waiting_call",
+        "_truncated", "has_memory", "limits", "linked", "name", "prepared", "reader", "waiting_call",
     )  # fmt: skip
 
     def __init__(self, linked: LinkedArtifact, limits: Limits) -> None:
         self.linked = linked
+        self.name = ""
         self.prepared = False
         self.has_memory = False
         self._parked: BaseException | None = None
@@ -120,13 +121,14 @@ class Sandbox:
         self._address = ctypes.addressof(self._buffer)
         self._store = capi.store_new(linked.engine.pointer, self._key or None, None)
         self._context = capi.store_context(self._store)
-        # An epoch deadline is relative to the moment it is set, and one that passed means: yield at once.
-        capi.context_set_epoch_deadline(self._context, 1)
         capi.context_epoch_yield(self._context, 1)
         self.arm(limits)
 
     def arm(self, limits: Limits) -> None:
-        """Put limits in force for what comes next, with a full tank, an empty log and nobody who reads along."""
+        """Put limits in force for what comes next, with a full tank, an empty log and nobody who reads along.
+
+        It may have served before. Nothing that the limits count goes on from there, but for its memory and tables.
+        """
         self.limits = limits
         self.reader: Reader | None = None
         self._emitted = 0
@@ -137,6 +139,8 @@ class Sandbox:
         self._fuel = limits.max_fuel or UNLIMITED_FUEL
         if self.linked.engine.metered:
             capi.context_set_fuel(self._context, self._fuel)
+        # An epoch deadline is relative to the moment it is set, and one that passed means: yield at once.
+        capi.context_set_epoch_deadline(self._context, 1)
 
     def _table_share(self) -> int:
         # The store bounds each table by itself, and a start function may grow them all.

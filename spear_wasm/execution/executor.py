@@ -101,6 +101,17 @@ class Executor:
         """Do something that takes milliseconds, on a thread that no guest and no deadline waits for."""
         self._chores.submit(_do_chore, chore)
 
+    def repeat(self, every: float, chore: Callable[[], None]) -> None:
+        """Do a chore again and again, so many seconds after it was done last, for as long as there are threads."""
+
+        def do_and_repeat() -> None:
+            try:
+                chore()
+            finally:
+                self.repeat(every, chore)
+
+        self.at(time.monotonic() + every, lambda: self.defer(do_and_repeat))
+
     def runnable(self) -> int:
         """Fibers that wait for a turn."""
         with self._lock:

@@ -22,7 +22,7 @@ from spear_wasm.execution.ids import new_id
 from spear_wasm.execution.records import ExecutionRecord, records_of_at_most
 from spear_wasm.execution.retry import Backoff
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
-from spear_wasm.pool import Capacity
+from spear_wasm.pool import Capacity, Pool, Use
 from spear_wasm.scheduling import InstanceScheduler, Verdict
 from spear_wasm.values import shown
 
@@ -221,7 +221,6 @@ class TaskExecutionManager:
         execution.started = time.monotonic()
         if execution.started_at is None:
             execution.started_at = time.time()
-        execution.sandbox_id = new_id("sandbox")
         execution.task.running += 1
         self._running += 1
 
@@ -248,10 +247,12 @@ class TaskExecutionManager:
             removed = GuestFault(ErrorCode.INSTANCE_FAILED, "the task's artifact was removed")
             self._executor.defer(lambda: self._over_without_guest(execution, removed, self._end))
             return
-        sandbox = linkage.pool.take(execution.limits, fresh=execution.force_new_instance)
+        pool = linkage.pool
+        sandbox = pool.take(execution.limits, fresh=execution.force_new_instance)
+        sandbox.name = execution.sandbox_id = sandbox.name or new_id("sandbox")
 
         def ended(fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
-            self._on_guest_ended(execution, fiber, outcome, usage)
+            self._on_guest_ended(execution, pool, fiber, outcome, usage)
 
         fiber = Fiber(
             sandbox,
@@ -274,18 +275,25 @@ class TaskExecutionManager:
         finally:
             self._release(execution)
 
-    def _on_guest_ended(self, execution: Execution, fiber: Fiber, outcome: Outcome, usage: Usage) -> None:
+    def _on_guest_ended(
+        self, execution: Execution, pool: Pool, fiber: Fiber, outcome: Outcome, usage: Usage
+    ) -> None:
         large = usage.peak_memory_bytes > LARGE_MEMORY_BYTES
         quick = fiber.timer is None or fiber.cpu_ns < 500_000
         execution.function.quick_streak = execution.function.quick_streak + 1 if quick and not large else 0
-        if large:
+        ended_well = outcome.status is ExecutionStatus.COMPLETED
+        use = Use(execution.run_seconds, usage.cpu_ns) if ended_well else None
+        # Before anybody hears of the end, so that a caller's next call finds what this one left.
+        kept = pool.give_back(fiber.sandbox, use)
+        if large and not kept:
             # Clearing its memory takes a while: the answer does not wait for it, nor do others' deadlines.
             try:
                 self._conclude(execution, outcome, usage)
             finally:
                 self._executor.defer(lambda: self._close(execution, fiber.sandbox))
         else:
-            fiber.sandbox.close()
+            if not kept:
+                fiber.sandbox.close()
             try:
                 self._conclude(execution, outcome, usage)
             finally:
@@ -444,7 +452,12 @@ class TaskExecutionManager:
                 with self._lock:
                     self._preparing.discard(fiber)
                 if outcome.status is not ExecutionStatus.COMPLETED:
-                    log.warning("sandbox not prepared", task_id=task.id, error_code=outcome.error_code)
+                    log.warning(
+                        "sandbox not prepared",
+                        task_id=task.id,
+                        error_code=outcome.error_code,
+                        error=outcome.error_message,
+                    )
                 prepared(outcome.status is ExecutionStatus.COMPLETED)
 
             fiber = Fiber(
@@ -565,6 +578,7 @@ def _guest_run(
 ) -> Generator[None, None, tuple[TypedValue, ...]]:
     if not sandbox.prepared:
         yield from linkage.prepare(sandbox)
+        sandbox.prepared = True
     # Only now: a sandbox that was prepared ahead had nobody either who could have read along.
     sandbox.reader = execution.stream
     return (yield from execution.function.binding.steps(sandbox, execution.arguments, execution.limits))

@@ -22,7 +22,9 @@ from spear_wasm.errors import (
     Unimplemented,
 )
 from spear_wasm.execution.ids import new_id
-from spear_wasm.execution.task import ArtifactSpec, Linkage, Task, TaskPolicy, TaskRecord
+from spear_wasm.execution.task import ArtifactSpec, Linkage, Task, TaskRecord
+from spear_wasm.execution.task_policy import TaskPolicy
+from spear_wasm.pool import PoolTerms
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ class TaskRegistration:
         limits = self._limits.default.for_task(
             spec.resource_limits, spec.max_execution_timeout_ms, self._limits.ceiling
         )
-        policy = TaskPolicy.parse(spec.runtime_config, most_ready=self._pools.most_ready)
+        policy = TaskPolicy.parse(spec.runtime_config, self._pools.config)
         artifact = self._artifacts.get(record.digest)
         return Task(record, limits, policy, self._runtimes.find(record.runtime, artifact.module))
 
@@ -189,8 +191,8 @@ class TaskRegistration:
         prepare = task.runtime.preparation(artifact.module)
         task.module = artifact.module
         is_usual = metered == (task.limits.max_fuel != 0)
-        ready = task.policy.ready_sandboxes if is_usual else 0
-        pool = self._pools.new(linked, task.limits, ready, self._manager.prepare_later(task, prepare))
+        terms = task.policy.pool if is_usual else PoolTerms()
+        pool = self._pools.new(linked, task.limits, terms, self._manager.prepare_later(task, prepare))
         # Two threads may link a task at once; the second's pool is not used, and closed.
         winner = task.linkages.setdefault(metered, Linkage(pool, prepare))
         if winner.pool is not pool:

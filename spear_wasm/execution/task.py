@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spear_wasm.errors import FunctionNotFound, InvalidRequest
+from spear_wasm.errors import FunctionNotFound
 from spear_wasm.execution.share import Share
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
 from spear_wasm.values import shown
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from spear_wasm.engine.sandbox import Sandbox, Steps
     from spear_wasm.execution.execution import Execution
+    from spear_wasm.execution.task_policy import TaskPolicy
     from spear_wasm.model import ExecutionStatus, ModuleInfo
     from spear_wasm.pool import Pool
     from spear_wasm.runtime import CallableFunction, Runtime
@@ -39,47 +40,6 @@ class ArtifactSpec:
     resource_limits: ResourceLimits = UNSAID
     max_execution_timeout_ms: int = 0
     invocation_type: int = 0
-
-
-POLICY_KEYS = frozenset({"ready_sandboxes", "retry_traps"})
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPolicy:
-    """What a task's runtime_config asks for.
-
-    With `retry_traps` a call's `max_retries` are for traps of its guest, too.
-    """
-
-    ready_sandboxes: int = 0
-    retry_traps: bool = False
-
-    @classmethod
-    def parse(cls, runtime_config: dict[str, object], *, most_ready: int) -> TaskPolicy:
-        """The policy in a runtime_config.
-
-        Raises:
-            InvalidRequest: an unknown key or a value out of range.
-        """
-        unknown = runtime_config.keys() - POLICY_KEYS
-        if unknown:
-            raise InvalidRequest(
-                f"runtime_config has no key {shown(min(unknown))}; it has: {', '.join(sorted(POLICY_KEYS))}",
-                key=min(unknown),
-            )
-        ready = runtime_config.get("ready_sandboxes", 0)
-        if isinstance(ready, bool) or not isinstance(ready, int | float) or not float(ready).is_integer():
-            raise InvalidRequest(
-                f"runtime_config.ready_sandboxes is {shown(ready)}; it must be a whole number"
-            )
-        if not 0 <= ready <= most_ready:
-            raise InvalidRequest(f"runtime_config.ready_sandboxes is {ready:g}; it must be 0 to {most_ready}")
-        retry_traps = runtime_config.get("retry_traps", False)
-        if not isinstance(retry_traps, bool):
-            raise InvalidRequest(
-                f"runtime_config.retry_traps is {shown(retry_traps)}; it must be true or false"
-            )
-        return cls(ready_sandboxes=int(ready), retry_traps=retry_traps)
 
 
 @dataclass(frozen=True, slots=True)

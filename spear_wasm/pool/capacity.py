@@ -33,6 +33,11 @@ class Capacity:
             self._sandboxes_taken -= 1
             self._memory_taken -= memory_bytes
 
+    def resize(self, memory_bytes: int, to_bytes: int) -> None:
+        """What was taken for so many bytes can no longer grow beyond fewer."""
+        with self._lock:
+            self._memory_taken += to_bytes - memory_bytes
+
     @property
     def taken(self) -> int:
         """Sandboxes that have room at present."""

@@ -6,6 +6,7 @@ from spear_wasm.engine.engine import LinkedArtifact
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.limits import Limits
 from spear_wasm.pool.pool import PoolStats
+from spear_wasm.pool.pooled_sandbox import Use
 
 
 class NullPool:
@@ -20,9 +21,13 @@ class NullPool:
         self._served += 1  # a statistic: a count lost between threads harms nothing
         return Sandbox(self.linked, limits)
 
+    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:  # noqa: ARG002  nothing is kept
+        """No."""
+        return False
+
     def stats(self) -> PoolStats:
-        """Nothing is ever ready."""
-        return PoolStats(ready=0, served_ready=0, served_new=self._served)
+        """Nothing is ever ready, and who has taken what is not counted."""
+        return PoolStats(served_new=self._served)
 
     def close(self) -> None:
         """There is nothing to close."""

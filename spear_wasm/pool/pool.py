@@ -9,15 +9,35 @@ if TYPE_CHECKING:
     from spear_wasm.engine.engine import LinkedArtifact
     from spear_wasm.engine.sandbox import Sandbox
     from spear_wasm.limits import Limits
+    from spear_wasm.pool.pooled_sandbox import Use
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """How a pool has served so far: sandboxes that were ready when asked for, and that were made then."""
+    """How things are in a pool, and how it has served so far.
 
-    ready: int
-    served_ready: int
-    served_new: int
+    `ready` sandboxes wait for a call, `preparing` ones will; `busy` ones have been taken. A call found one that was
+    ready, or one was made for it then. `held_seconds` is for how long sandboxes have waited for calls, added up.
+    """
+
+    ready: int = 0
+    preparing: int = 0
+    busy: int = 0
+    served_ready: int = 0
+    served_new: int = 0
+    failed_preparations: int = 0
+    held_seconds: float = 0.0
+
+    def __add__(self, other: PoolStats) -> PoolStats:
+        return PoolStats(
+            self.ready + other.ready,
+            self.preparing + other.preparing,
+            self.busy + other.busy,
+            self.served_ready + other.served_ready,
+            self.served_new + other.served_new,
+            self.failed_preparations + other.failed_preparations,
+            self.held_seconds + other.held_seconds,
+        )
 
 
 class Pool(Protocol):
@@ -26,9 +46,16 @@ class Pool(Protocol):
     linked: LinkedArtifact
 
     def take(self, limits: Limits, *, fresh: bool) -> Sandbox:
-        """A sandbox with these limits armed, for one execution; the taker closes it.
+        """A sandbox with these limits armed, for one execution; the taker gives it back.
 
         It is `prepared` or has yet to be. With `fresh` it is one that was not made ahead.
+        """
+        ...
+
+    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:
+        """Whether the pool keeps a sandbox that it handed out; if not, the giver closes it.
+
+        `use` is None unless the call ended well: whatever else happened, nobody knows what is left in there.
         """
         ...
 
@@ -37,5 +64,5 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """Close what is ready; nothing more is made ahead. Sandboxes that were taken stay with their takers."""
+        """Close what is ready, keep nothing more. Sandboxes that were taken stay with their takers."""
         ...

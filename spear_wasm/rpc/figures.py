@@ -118,11 +118,19 @@ class Figures:
         return total
 
     def _system_info(self) -> dict[str, str]:
+        pools = self._host.pools.stats()
         return {
             "cpu_count": str(os.cpu_count()),
             "machine": platform.machine(),
             "open_files": str(self._process.num_fds()),
             "platform": platform.system(),
+            "pool_busy": str(pools.busy),
+            "pool_cold_starts": str(pools.served_new),
+            "pool_failed_preparations": str(pools.failed_preparations),
+            "pool_hits": str(pools.served_ready),
+            "pool_preparing": str(pools.preparing),
+            "pool_ready": str(pools.ready),
+            "pool_sandbox_seconds": f"{pools.held_seconds:.3f}",
             "python": platform.python_version(),
             "runtimes": ", ".join(self._host.runtimes.names),
             "threads": str(self._process.num_threads()),
@@ -148,7 +156,7 @@ class Figures:
                 execution_count=saturated(manager.tally.ended + manager.running + manager.pending),
                 running_executions=saturated(manager.running),
                 artifact_count=saturated(self._host.artifacts.counts()[0]),
-                instance_count=saturated(manager.sandboxes + self._ready_sandboxes(known)),
+                instance_count=saturated(manager.sandboxes + self._host.pools.stats().ready),
                 successful_executions=saturated(manager.tally.completed),
                 failed_executions=saturated(manager.tally.failed),
                 average_response_time_ms=manager.tally.average_response_ms,
@@ -159,9 +167,6 @@ class Figures:
         if executions:
             response.execution_stats.CopyFrom(self._execution_stats(hours))
         return response
-
-    def _ready_sandboxes(self, known: list[Task]) -> int:
-        return sum(linkage.pool.stats().ready for task in known for linkage in list(task.linkages.values()))
 
     def _execution_stats(self, hours: int) -> pb.ExecutionStats:
         stats = self._host.manager.stats(hours)

@@ -23,7 +23,8 @@ from tests.execution.fake_fibers import PATIENCE
 from tests.workshop import wasm_of
 
 STOCK = (
-    "big_memory", "calc", "emitter", "hostile", "initialize", "initialize_spin", "initialize_trap", "no_memory", "text",
+    "big_memory", "calc", "canary", "emitter", "hostile", "initialize", "initialize_spin", "initialize_trap", "no_memory",
+    "text",
 )  # fmt: skip
 
 _numbers = itertools.count(1)
@@ -70,13 +71,13 @@ class Guests:
         limits: ResourceLimits = UNSAID,
         ready: int = 0,
         timeout_ms: int = 0,
-        retry_traps: bool = False,
+        **runtime_config: object,
     ) -> Task:
         """A new task, or the one of that name."""
         spec = ArtifactSpec(
             artifact_id=artifact,
             resource_limits=limits,
-            runtime_config={"ready_sandboxes": ready, "retry_traps": retry_traps},
+            runtime_config={"ready_sandboxes": ready, **runtime_config},
             max_execution_timeout_ms=timeout_ms,
         )
         return self.host.registration.register(spec, name or f"task {next(_numbers)}")

@@ -16,7 +16,7 @@ from spear_wasm.execution.execution import Execution
 from spear_wasm.execution.task import Linkage, Task
 from spear_wasm.limits import Limits, ResourceLimits
 from spear_wasm.model import ErrorCode, ExecutionStatus
-from spear_wasm.pool import Pool, PoolStats
+from spear_wasm.pool import Pool, PoolStats, Use
 from tests.execution.conftest import OpenGuests
 from tests.execution.fake_fibers import PATIENCE, Gate
 from tests.execution.guests import Guests, ended, until
@@ -40,6 +40,9 @@ class PoolThatTellsFirst:
     def take(self, limits: Limits, *, fresh: bool) -> Sandbox:
         self._before_taking()
         return self._pool.take(limits, fresh=fresh)
+
+    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:
+        return self._pool.give_back(sandbox, use)
 
     def stats(self) -> PoolStats:
         return self._pool.stats()

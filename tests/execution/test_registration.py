@@ -68,7 +68,7 @@ def test_the_name_of_other_work_is_taken(guests: Guests) -> None:
         (replace(CALC, checksum="00" * 32), "", ChecksumMismatch),
         (replace(CALC, artifact_type="cobol"), "", UnknownRuntime),
         (replace(CALC, environment={"KEY": "value"}), "", InvalidRequest),
-        (replace(CALC, runtime_config={"reuse": True}), "", InvalidRequest),
+        (replace(CALC, runtime_config={"reuse": "yes"}), "", InvalidRequest),
         (replace(CALC, resource_limits=ResourceLimits(max_memory_bytes=1 << 40)), "", InvalidRequest),
         (replace(CALC, description="x" * 5000), "", InvalidRequest),
         (replace(CALC, metadata={str(number): "" for number in range(65)}), "", InvalidRequest),

@@ -1,14 +1,13 @@
-"""Tasks: what their runtime_config may ask for, and which functions they have."""
+"""Tasks: which functions they have."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 
 from runtimes.core.host import RUNTIME
-from spear_wasm.errors import FunctionNotFound, InvalidRequest
-from spear_wasm.execution.task import QUICK_STREAK, ArtifactSpec, Task, TaskPolicy, TaskRecord
+from spear_wasm.errors import FunctionNotFound
+from spear_wasm.execution.task import QUICK_STREAK, ArtifactSpec, Task, TaskRecord
+from spear_wasm.execution.task_policy import TaskPolicy
 from spear_wasm.model import FunctionExport, FunctionType, ModuleInfo, ValueType
 from tests.workshop import LIMITS
 
@@ -21,44 +20,6 @@ def task_with(*functions: FunctionExport) -> Task:
 
 
 ADD = FunctionExport("add", FunctionType((ValueType.I32, ValueType.I32), (ValueType.I32,)))
-
-
-def test_a_runtime_config_may_be_empty() -> None:
-    assert TaskPolicy.parse({}, most_ready=4) == TaskPolicy(ready_sandboxes=0)
-
-
-@pytest.mark.parametrize("asked", [0, 4, 4.0])
-def test_a_task_may_have_ready_sandboxes_up_to_the_servers_bound(asked: float) -> None:
-    assert TaskPolicy.parse({"ready_sandboxes": asked}, most_ready=4).ready_sandboxes == asked
-
-
-@pytest.mark.parametrize("asked", [-1, 5, 1e300])
-def test_more_ready_sandboxes_than_that_are_refused(asked: float) -> None:
-    with pytest.raises(InvalidRequest, match=r"runtime_config.ready_sandboxes is .*; it must be 0 to 4"):
-        TaskPolicy.parse({"ready_sandboxes": asked}, most_ready=4)
-
-
-@pytest.mark.parametrize("asked", [1.5, math.inf, math.nan, True, None, "2", [2]])
-def test_what_is_no_number_of_sandboxes_is_refused(asked: object) -> None:
-    with pytest.raises(InvalidRequest, match="it must be a whole number"):
-        TaskPolicy.parse({"ready_sandboxes": asked}, most_ready=4)
-
-
-def test_an_unknown_key_is_refused_by_its_name() -> None:
-    with pytest.raises(
-        InvalidRequest, match="runtime_config has no key 'reuse'; it has: ready_sandboxes, retry_traps"
-    ):
-        TaskPolicy.parse({"ready_sandboxes": 1, "reuse": True}, most_ready=4)
-
-
-def test_a_task_may_have_its_traps_retried() -> None:
-    assert TaskPolicy.parse({"retry_traps": True}, most_ready=4).retry_traps
-
-
-@pytest.mark.parametrize("asked", [1, 0.0, None, "true", [True]])
-def test_whether_traps_are_retried_is_true_or_false(asked: object) -> None:
-    with pytest.raises(InvalidRequest, match=r"runtime_config.retry_traps is .*; it must be true or false"):
-        TaskPolicy.parse({"retry_traps": asked}, most_ready=4)
 
 
 def test_a_function_is_bound_once() -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from runtimes.core.host import RUNTIME
 from spear_wasm.errors import InvalidRequest, TaskExists, TaskNotFound, TooManyTasks
-from spear_wasm.execution.task import ArtifactSpec, Task, TaskPolicy, TaskRecord
+from spear_wasm.execution.task import ArtifactSpec, Task, TaskRecord
+from spear_wasm.execution.task_policy import TaskPolicy
 from spear_wasm.execution.task_registry import TaskRegistry
 from spear_wasm.execution.task_store import TaskStore
 from spear_wasm.limits import ResourceLimits

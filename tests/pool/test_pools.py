@@ -18,7 +18,8 @@ from spear_wasm.pool import (
     NullPool,
     Pool,
     PoolFactory,
-    PoolStats,
+    PoolTerms,
+    Use,
     instance_pool,
     null_pool,
 )
@@ -61,7 +62,8 @@ def new_instance_pool(
         def new(
             source: str = "initialize", limits: Limits = LIMITS, size: int = SIZE, *, metered: bool = False
         ) -> InstancePool:
-            pool = InstancePool(workshop.link(source, metered=metered), limits, size, capacity, preparer)
+            terms = PoolTerms(floor=size, ceiling=size)
+            pool = InstancePool(workshop.link(source, metered=metered), limits, terms, capacity, preparer)
             closing.callback(preparer.fail_all)
             closing.callback(pool.close)
             return pool
@@ -90,13 +92,33 @@ def new_pool(
     return new
 
 
+USE = Use(seconds=0.001, cpu_ns=1000)
+
+
+@contextlib.contextmanager
+def handed_out(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> Iterator[Sandbox]:
+    """A sandbox as the pool hands it out, given back at the end as one whose call ended well."""
+    sandbox = pool.take(limits, fresh=fresh)
+    try:
+        yield sandbox
+    finally:
+        assert not pool.give_back(sandbox, USE), "nobody asked for reuse"
+        sandbox.close()
+
+
 @contextlib.contextmanager
 def taken(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> Iterator[Sandbox]:
-    """A sandbox that is ready for a call, closed at the end."""
-    with contextlib.closing(pool.take(limits, fresh=fresh)) as sandbox:
+    """The same, ready for a call."""
+    with handed_out(pool, limits, fresh=fresh) as sandbox:
         if not sandbox.prepared:
             prepare(sandbox)
         yield sandbox
+
+
+def figures(pool: Pool) -> tuple[int, int, int]:
+    """How many are ready, and how many calls found one that was ready and one that was not."""
+    stats = pool.stats()
+    return stats.ready, stats.served_ready, stats.served_new
 
 
 # --- every pool -------------------------------------------------------------------------------------------
@@ -122,6 +144,7 @@ def test_callers_on_many_threads_get_sandboxes_of_their_own(new_pool: MakePool) 
     sandboxes = at_once([partial(pool.take, LIMITS, fresh=False)] * 8)
     assert len(set(sandboxes)) == 8
     for sandbox in sandboxes:
+        pool.give_back(sandbox, None)
         sandbox.close()
     stats = pool.stats()
     assert stats.served_ready + stats.served_new == 8
@@ -148,14 +171,14 @@ def test_the_limits_of_the_call_are_in_force(new_pool: MakePool, limits: Limits)
 def test_the_tank_is_full_whatever_preparing_took(new_pool: MakePool) -> None:
     limits = replace(LIMITS, max_fuel=1000)
     pool = new_pool(metered=True)
-    with contextlib.closing(pool.take(limits, fresh=False)) as sandbox:
+    with handed_out(pool, limits) as sandbox:
         assert sandbox.usage(0).fuel == 0
 
 
 def test_a_fresh_sandbox_is_one_that_was_not_made_ahead(new_pool: MakePool) -> None:
     pool = new_pool()
     before = set(CountedSandbox.open)
-    with contextlib.closing(pool.take(LIMITS, fresh=True)) as sandbox:
+    with handed_out(pool, fresh=True) as sandbox:
         assert sandbox not in before
         assert not sandbox.prepared
     assert pool.stats().served_new == 1
@@ -168,7 +191,7 @@ def test_a_closed_pool_still_serves_and_has_nothing_ready(new_pool: MakePool) ->
     assert pool.stats().ready == 0
     with taken(pool) as sandbox:
         assert call(sandbox, "bump") == (8,)
-    assert pool.stats() == PoolStats(ready=0, served_ready=0, served_new=1)
+    assert figures(pool) == (0, 0, 1)
 
 
 def test_sandboxes_that_were_taken_stay_with_their_takers_when_the_pool_closes(new_pool: MakePool) -> None:
@@ -185,7 +208,7 @@ def test_a_pool_fills_itself_off_the_call_path_up_to_its_size(
     new_instance_pool: Callable[..., InstancePool], preparer: Preparer, capacity: Capacity
 ) -> None:
     pool = new_instance_pool()
-    assert pool.stats() == PoolStats(ready=0, served_ready=0, served_new=0)
+    assert figures(pool) == (0, 0, 0)
     assert len(preparer.waiting) == capacity.taken == SIZE
     preparer.finish_all()
     assert pool.stats().ready == capacity.taken == SIZE
@@ -197,7 +220,7 @@ def test_one_that_is_taken_is_replaced_off_the_call_path(
     pool = new_instance_pool()
     preparer.finish_all()
     with taken(pool):
-        assert pool.stats() == PoolStats(ready=SIZE - 1, served_ready=1, served_new=0)
+        assert figures(pool) == (SIZE - 1, 1, 0)
         assert len(preparer.waiting) == 1
         preparer.finish_one()
         assert pool.stats().ready == SIZE
@@ -208,7 +231,7 @@ def test_ready_sandboxes_are_prepared_before_they_are_taken(
 ) -> None:
     pool = new_instance_pool()
     preparer.finish_all()
-    with contextlib.closing(pool.take(LIMITS, fresh=False)) as sandbox:
+    with handed_out(pool) as sandbox:
         assert sandbox.prepared
         assert call(sandbox, "get") == (7,)
 
@@ -218,7 +241,7 @@ def test_nobody_waits_for_a_sandbox_that_is_being_prepared(
 ) -> None:
     pool = new_instance_pool()
     with taken(pool):
-        assert pool.stats() == PoolStats(ready=0, served_ready=0, served_new=1)
+        assert figures(pool) == (0, 0, 1)
         assert len(preparer.waiting) == SIZE
 
 
@@ -233,7 +256,7 @@ def test_a_sandbox_that_may_have_outgrown_a_calls_limits_already_does_not_serve_
     pool = new_instance_pool()
     preparer.finish_all()
     with taken(pool, limits):
-        assert pool.stats() == PoolStats(ready=SIZE, served_ready=0, served_new=1)
+        assert figures(pool) == (SIZE, 0, 1)
 
 
 def test_where_preparing_fails_the_pool_waits_for_the_next_call(
@@ -246,7 +269,7 @@ def test_where_preparing_fails_the_pool_waits_for_the_next_call(
         assert len(preparer.waiting) == SIZE
         preparer.fail_all()
         assert len(preparer.waiting) == 0
-    assert pool.stats() == PoolStats(ready=0, served_ready=0, served_new=1)
+    assert figures(pool) == (0, 0, 1)
 
 
 def test_a_pool_recovers_when_preparing_goes_well_again(
@@ -271,6 +294,15 @@ def test_the_room_of_a_ready_sandbox_goes_back_when_it_is_taken(
     with taken(pool):
         preparer.fail_all()
         assert capacity.taken == capacity.memory_taken == 0
+
+
+def test_what_waits_counts_with_the_memory_that_it_has_and_what_is_prepared_with_what_it_may_get(
+    new_instance_pool: Callable[..., InstancePool], preparer: Preparer, capacity: Capacity
+) -> None:
+    new_instance_pool(size=1)
+    assert capacity.memory_taken == LIMITS.max_memory_bytes
+    preparer.finish_all()
+    assert capacity.memory_taken == 1 << 16  # the one page that the guest begins with
 
 
 def test_pools_keep_no_more_ready_than_the_server_grants_them_together(
@@ -329,7 +361,8 @@ def test_a_pool_that_is_closed_while_callers_take_from_it_leaks_nothing(
         preparer.finish_one()
 
         def take(pool: InstancePool = pool) -> None:
-            pool.take(LIMITS, fresh=False).close()
+            with handed_out(pool):
+                pass
 
         at_once([take, take, pool.close, take])
         preparer.finish_all()
@@ -339,14 +372,15 @@ def test_a_pool_that_is_closed_while_callers_take_from_it_leaks_nothing(
 # --- which pool a task gets -------------------------------------------------------------------------------
 
 
-def test_only_a_task_that_asks_for_ready_sandboxes_gets_a_pool_that_has_some(
+def test_only_a_task_that_asks_for_it_gets_a_pool_that_keeps_any(
     workshop: Workshop, preparer: Preparer
 ) -> None:
     factory = PoolFactory(InstancePoolConfig(max_ready=5, max_ready_per_task=2), 1 << 30)
     linked = workshop.link("initialize")
-    pools = [factory.new(linked, LIMITS, ready, preparer) for ready in (0, 2)]
-    assert [type(pool) for pool in pools] == [NullPool, InstancePool]
-    assert len(preparer.waiting) == factory.most_ready == 2
+    terms = [PoolTerms(), PoolTerms(floor=2, ceiling=2), PoolTerms(ceiling=1, reuse=True)]
+    pools = [factory.new(linked, LIMITS, each, preparer) for each in terms]
+    assert [type(pool) for pool in pools] == [NullPool, InstancePool, InstancePool]
+    assert len(preparer.waiting) == 2
     for pool in pools:
         pool.close()
     preparer.fail_all()
@@ -354,7 +388,10 @@ def test_only_a_task_that_asks_for_ready_sandboxes_gets_a_pool_that_has_some(
 
 def test_all_pools_of_a_factory_share_one_capacity(workshop: Workshop, preparer: Preparer) -> None:
     factory = PoolFactory(InstancePoolConfig(max_ready=3, max_ready_per_task=2), 1 << 30)
-    pools = [factory.new(workshop.link("initialize"), LIMITS, 2, preparer) for _ in range(2)]
+    pools = [
+        factory.new(workshop.link("initialize"), LIMITS, PoolTerms(floor=2, ceiling=2), preparer)
+        for _ in range(2)
+    ]
     assert len(preparer.waiting) == 3
     for pool in pools:
         pool.close()

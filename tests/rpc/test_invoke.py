@@ -221,7 +221,16 @@ def test_a_spec_comes_back_as_it_was_given(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"no_such_key": 1}, {"ready_sandboxes": 0.5}, {"ready_sandboxes": -1}, {"ready_sandboxes": 5}]
+    "config",
+    [
+        {"no_such_key": 1},
+        {"ready_sandboxes": 0.5},
+        {"ready_sandboxes": -1},
+        {"ready_sandboxes": 5},
+        {"reuse": 1},
+        {"max_uses": 0},
+        {"max_idle": "soon"},
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(config: dict[str, Any], server: Server) -> None:
     asked = {"runtime_config": ParseDict(config, Struct())}
@@ -544,6 +553,14 @@ def test_nothing_is_left_from_one_call_to_the_next(ready: int, force: bool, serv
     ]
     assert len({value_of(answer) for answer in answers}) == 1
     assert len({answer.instance_id for answer in answers}) == 6
+
+
+def test_a_task_that_asks_for_reuse_finds_what_it_left_and_names_the_sandbox(server: Server) -> None:
+    name = fresh("task")
+    config = {"runtime_config": ParseDict({"reuse": True, "max_uses": 3, "max_idle": "1m"}, Struct())}
+    answers = [server.call("initialize", "bump", spec=config, task_name=name) for _ in range(6)]
+    assert [value_of(answer) for answer in answers] == [8, 9, 10, 8, 9, 10]
+    assert len({answer.instance_id for answer in answers}) == 2
 
 
 def test_a_forced_new_instance_is_not_one_of_the_ready(start_server: StartServer) -> None:
