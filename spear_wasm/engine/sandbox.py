@@ -96,9 +96,9 @@ class Sandbox:
 
     Fuel, where the engine meters it, is filled by `arm`, and so again for each call of a sandbox that was
     made ready earlier or serves again. Logs collect in the sandbox up to `limits.max_log_bytes`. `name` is given
-    by whoever takes it first, `prepared` is set by whoever has run all that comes before the first call. `has_memory` says that the guest has one and that it has been
-    found. What the guest emits goes to `reader`, and nowhere where there is none. `waiting_call` is the host
-    call in which the guest waits.
+    by whoever takes it first, and `prepared` is set by whoever has run all that comes before the first call.
+    `has_memory` says that the guest has one and that it has been found. What the guest emits goes to `reader`,
+    and nowhere where there is none. `waiting_call` is the host call in which the guest waits.
     """
 
     __slots__ = (

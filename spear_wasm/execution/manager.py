@@ -282,7 +282,7 @@ class TaskExecutionManager:
         quick = fiber.timer is None or fiber.cpu_ns < 500_000
         execution.function.quick_streak = execution.function.quick_streak + 1 if quick and not large else 0
         ended_well = outcome.status is ExecutionStatus.COMPLETED
-        use = Use(execution.run_seconds, usage.cpu_ns) if ended_well else None
+        use = Use(execution.run_seconds - execution.ran, usage.cpu_ns) if ended_well else None
         # Before anybody hears of the end, so that a caller's next call finds what this one left.
         kept = pool.give_back(fiber.sandbox, use)
         if large and not kept:

@@ -23,8 +23,8 @@ from tests.execution.fake_fibers import PATIENCE
 from tests.workshop import wasm_of
 
 STOCK = (
-    "big_memory", "calc", "canary", "emitter", "hostile", "initialize", "initialize_spin", "initialize_trap", "no_memory",
-    "text",
+    "big_memory", "calc", "canary", "emitter", "hostile",
+    "initialize", "initialize_spin", "initialize_trap", "no_memory", "text",
 )  # fmt: skip
 
 _numbers = itertools.count(1)

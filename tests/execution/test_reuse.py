@@ -185,7 +185,7 @@ def test_no_call_finds_a_mark_that_is_not_its_own_tasks(
     calls: list[tuple[int, str, bool, bool]],
 ) -> None:
     """Two tasks that reuse and one that does not, their calls in any order, alone and at the same time."""
-    terms = {"max_uses": uses, "scheduling": scheduling.value}
+    terms: dict[str, Any] = {"max_uses": uses, "scheduling": scheduling.value}
     tasks = [
         guests.task("canary", ready=ready, reuse=True, **terms),
         guests.task("canary", reuse=True, **terms),

@@ -84,9 +84,15 @@ def test_what_is_no_duration_is_refused_by_its_key(asked: object) -> None:
     assert "runtime_config.max_idle" in refusal(max_idle=asked)
 
 
+def test_a_task_may_have_its_traps_retried() -> None:
+    assert TaskPolicy.parse({"retry_traps": True}, SERVER).retry_traps
+    assert not TaskPolicy.parse({}, SERVER).retry_traps
+
+
 @pytest.mark.parametrize("asked", [1, 0.0, None, "true", [True]])
-def test_whether_sandboxes_are_reused_is_true_or_false(asked: object) -> None:
-    assert refusal(reuse=asked).endswith("it must be true or false")
+@pytest.mark.parametrize("key", ["reuse", "retry_traps"])
+def test_whether_something_is_so_is_true_or_false(key: str, asked: object) -> None:
+    assert refusal(**{key: asked}).endswith("it must be true or false")
 
 
 @pytest.mark.parametrize("asked", ["", "fastest", 1, None, ["random"]])
