@@ -111,14 +111,3 @@ def test_an_unknown_key_is_refused_by_its_name() -> None:
 def test_the_servers_policies_are_those_that_there_are() -> None:
     for policy in SchedulingPolicy:
         assert TaskPolicy.parse({}, InstancePoolConfig(scheduling=policy.value)).pool.scheduling is policy
-
-
-def test_a_task_may_have_its_traps_retried() -> None:
-    assert not TaskPolicy.parse({}, SERVER).retry_traps
-    assert TaskPolicy.parse({"retry_traps": True}, SERVER).retry_traps
-
-
-@pytest.mark.parametrize("asked", [1, 0.0, None, "true", [True]])
-def test_whether_traps_are_retried_is_true_or_false(asked: object) -> None:
-    assert "runtime_config.retry_traps is " in refusal(retry_traps=asked)
-    assert "; it must be true or false" in refusal(retry_traps=asked)
