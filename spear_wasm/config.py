@@ -179,8 +179,10 @@ class InstancePoolConfig(Section, frozen=True):
 
     `max_ready_per_task` and `max_ready` bound how many wait. A sandbox that is reused serves `max_uses` calls at
     most; none is handed out that is older than `max_lifetime`, or has served and then waited for `max_idle`. Tasks
-    may ask for less. Of those of a task that wait, `scheduling` chooses unless the task names another policy. All
-    pools are looked after every `upkeep`.
+    may ask for less. Of those of a task that wait, `scheduling` chooses unless the task names another policy. How
+    many a task has between the least and the most that it asks for, `scaling` says: "fixed" (the least), "reactive"
+    (what was needed within `max_idle`) or "predictive" (that, or what was needed at this time of other seasons, of
+    the length `season`). All pools are looked after every `upkeep`.
     """
 
     max_ready_per_task: Count = 64
@@ -197,6 +199,8 @@ class InstancePoolConfig(Section, frozen=True):
         "random",
         "power_of_two",
     ] = "least_loaded"
+    scaling: Literal["fixed", "reactive", "predictive"] = "predictive"
+    season: Seconds = Seconds(86400)
     upkeep: Seconds = Seconds(1)
 
 
@@ -246,11 +250,9 @@ class Config(Section, frozen=True):
             raise ConfigurationError(
                 "execution.max_unread is 0; streamed messages need some room", keys="execution.max_unread"
             )
-        for key in ("max_lifetime", "max_idle"):
+        for key in ("max_lifetime", "max_idle", "season"):
             if not getattr(self.pool, key):
-                raise ConfigurationError(
-                    f"pool.{key} is 0; no sandbox could wait for a call", keys=f"pool.{key}"
-                )
+                raise ConfigurationError(f"pool.{key} is 0; it must be longer", keys=f"pool.{key}")
         if not 0.01 <= self.pool.upkeep <= 60:
             raise ConfigurationError(
                 f"pool.upkeep is {self.pool.upkeep} s; it must be between 10 ms and 1 min", keys="pool.upkeep"

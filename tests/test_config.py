@@ -150,6 +150,22 @@ def test_a_tick_that_would_starve_guests_or_the_server_is_refused(tick: object) 
     assert "must be between 0.5 ms and 100 ms" in refusal({"engine": {"tick": tick}}).message
 
 
+@pytest.mark.parametrize("key", ["max_lifetime", "max_idle", "season"])
+def test_a_pool_without_time_is_refused(key: str) -> None:
+    assert f"pool.{key} is 0" in refusal({"pool": {key: 0}}).message
+
+
+@pytest.mark.parametrize("upkeep", [0, "9ms", "61s"])
+def test_an_upkeep_that_never_rests_or_comes_too_late_is_refused(upkeep: object) -> None:
+    assert "pool.upkeep is" in refusal({"pool": {"upkeep": upkeep}}).message
+
+
+@pytest.mark.parametrize(("key", "known"), [("scheduling", "round_robin"), ("scaling", "predictive")])
+def test_an_unknown_policy_is_refused_by_its_key(key: str, known: str) -> None:
+    assert f"pool.{key}: " in refusal({"pool": {key: "best"}}).message
+    assert getattr(parse_config({"pool": {key: known}}).pool, key) == known
+
+
 def test_a_default_above_its_ceiling_is_refused() -> None:
     error = refusal({"ceiling": {"max_memory": "1MiB"}})
     assert error.message == "default_limits max_memory_bytes is 67108864, above its ceiling of 1048576"

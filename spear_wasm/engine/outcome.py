@@ -53,6 +53,10 @@ class GuestFault(Exception):
         self.message = message
         self.trap_frames = trap_frames
 
+    def during(self, what: str) -> GuestFault:
+        """The same fault, saying what the guest was running."""
+        return GuestFault(self.code, f"in {what}: {self.message}", trap_frames=self.trap_frames)
+
     def outcome(self) -> Outcome:
         """What the caller of the execution is told."""
         return failure(self.code, self.message, trap_frames=self.trap_frames)

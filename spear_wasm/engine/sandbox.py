@@ -97,18 +97,20 @@ class Sandbox:
     Fuel, where the engine meters it, is filled by `arm`, and so again for each call of a sandbox that was
     made ready earlier or serves again. Logs collect in the sandbox up to `limits.max_log_bytes`. `name` is given
     by whoever takes it first, and `prepared` is set by whoever has run all that comes before the first call.
+    `doing` says what the guest runs where it is not what was called, for those who are told how it failed.
     `has_memory` says that the guest has one and that it has been found. What the guest emits goes to `reader`,
     and nowhere where there is none. `waiting_call` is the host call in which the guest waits.
     """
 
     __slots__ = (
         "_address", "_buffer", "_context", "_emitted", "_fuel", "_key", "_log", "_log_room", "_parked", "_store",
-        "_truncated", "has_memory", "limits", "linked", "name", "prepared", "reader", "waiting_call",
+        "_truncated", "doing", "has_memory", "limits", "linked", "name", "prepared", "reader", "waiting_call",
     )  # fmt: skip
 
     def __init__(self, linked: LinkedArtifact, limits: Limits) -> None:
         self.linked = linked
         self.name = ""
+        self.doing = ""
         self.prepared = False
         self.has_memory = False
         self._parked: BaseException | None = None

@@ -77,7 +77,7 @@ class Fiber:
         except StopIteration as stop:
             outcome: Outcome | None = Outcome(ExecutionStatus.COMPLETED, stop.value)
         except GuestFault as fault:
-            outcome = fault.outcome()
+            outcome = self._outcome_of(fault)
         except Exception as error:  # noqa: BLE001  a bug in a host function must end this guest, not this thread
             outcome = failure(ErrorCode.INSTANCE_FAILED, f"the host failed: {type(error).__name__}: {error}")
         else:
@@ -105,7 +105,11 @@ class Fiber:
         except Exception:
             # A bug in a runtime's clean-up: the guest is unwound all the same, and its end must be reported.
             log.exception("guest's clean-up failed")
-        return fault.outcome()
+        return self._outcome_of(fault)
+
+    def _outcome_of(self, fault: GuestFault) -> Outcome:
+        doing = self.sandbox.doing
+        return (fault.during(doing) if doing else fault).outcome()
 
     def end(self, outcome: Outcome) -> None:
         """Report the outcome and what the guest used."""

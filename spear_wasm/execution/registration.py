@@ -6,7 +6,7 @@ All of it blocks (on disks, on compilers), so none of it happens within a call's
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from spear_wasm.errors import (
     ArtifactDeleted,
     ArtifactNotFound,
     ChecksumMismatch,
+    FunctionNotFound,
     InvalidRequest,
     SpearError,
     Unimplemented,
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from spear_wasm.artifacts.code_cache import CodeCache
     from spear_wasm.artifacts.store import ArtifactStore, StoredArtifact
     from spear_wasm.engine.engine import Engine
+    from spear_wasm.engine.sandbox import Sandbox, Steps
     from spear_wasm.execution.manager import TaskExecutionManager
     from spear_wasm.execution.task_registry import TaskRegistry
     from spear_wasm.limits import Limits
+    from spear_wasm.model import ModuleInfo
     from spear_wasm.pool import PoolFactory
     from spear_wasm.runtime import RuntimeManager
 
@@ -121,6 +124,7 @@ class TaskRegistration:
         runtime.host_functions(artifact.module)  # raises where there are not all that the module imports
         task = self._make(record)
         task.module = artifact.module
+        _check_warm_up(task)
         return task
 
     def establish(self, task: Task) -> Task:
@@ -188,8 +192,8 @@ class TaskRegistration:
         functions = task.runtime.host_functions(artifact.module)
         code = self._code.load(artifact.digest, self._artifacts.path(artifact.digest), metered=metered)
         linked = self._engines[metered].link(code.path, artifact.module, functions)
-        prepare = task.runtime.preparation(artifact.module)
         task.module = artifact.module
+        prepare = _preparation(task, artifact.module)
         is_usual = metered == (task.limits.max_fuel != 0)
         terms = task.policy.pool if is_usual else PoolTerms()
         pool = self._pools.new(linked, task.limits, terms, self._manager.prepare_later(task, prepare))
@@ -238,6 +242,31 @@ class TaskRegistration:
         for task in self._registry.all():
             if task.record.digest == digest:
                 _close_pools(task)
+
+
+def _check_warm_up(task: Task) -> None:
+    if task.policy.warm_up:
+        try:
+            task.function(task.policy.warm_up).binding.arguments((), task.limits)
+        except (FunctionNotFound, InvalidRequest) as error:
+            raise InvalidRequest(f"runtime_config.warm_up: {error.message}", key="warm_up") from None
+
+
+def _preparation(task: Task, module: ModuleInfo) -> Callable[[Sandbox], Steps]:
+    """What makes a task's sandboxes, and runs what must run before their first call; the warm-up comes last."""
+    prepare = task.runtime.preparation(module)
+    if not task.policy.warm_up:
+        return prepare
+    warm_up = task.function(task.policy.warm_up).binding
+    arguments = warm_up.arguments((), task.limits)
+
+    def prepare_and_warm_up(sandbox: Sandbox) -> Steps:
+        yield from prepare(sandbox)
+        sandbox.doing = f"the warm-up function {shown(task.policy.warm_up)}"
+        yield from warm_up.steps(sandbox, arguments, sandbox.limits)
+        sandbox.doing = ""
+
+    return prepare_and_warm_up
 
 
 def _close_pools(task: Task) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from spear_wasm.config import InstancePoolConfig
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.pool import PoolTerms
+from spear_wasm.pool.scaling import Scaling
 from spear_wasm.scheduling.policies import SchedulingPolicy
 from spear_wasm.units import parse_duration
 from spear_wasm.values import shown
@@ -18,11 +19,13 @@ from spear_wasm.values import shown
 class TaskPolicy:
     """A runtime_config, checked, and completed by what the server gives.
 
-    With `retry_traps` a call's `max_retries` are for traps of its guest, too.
+    With `retry_traps` a call's `max_retries` are for traps of its guest, too. `warm_up` is the function that every
+    sandbox runs before its first call, if any.
     """
 
     pool: PoolTerms = field(default_factory=PoolTerms)
     retry_traps: bool = False
+    warm_up: str = ""
 
     @classmethod
     def parse(cls, runtime_config: Mapping[str, object], server: InstancePoolConfig) -> TaskPolicy:
@@ -32,7 +35,11 @@ class TaskPolicy:
             InvalidRequest: an unknown key or a value out of range.
         """
         wishes = Wishes(runtime_config)
-        policy = cls(pool=_pool_terms(wishes, server), retry_traps=wishes.flag("retry_traps"))
+        policy = cls(
+            pool=_pool_terms(wishes, server),
+            retry_traps=wishes.flag("retry_traps"),
+            warm_up=wishes.text("warm_up"),
+        )
         wishes.refuse_others()
         return policy
 
@@ -41,14 +48,19 @@ def _pool_terms(wishes: Wishes, server: InstancePoolConfig) -> PoolTerms:
     most = server.max_ready_per_task
     floor = wishes.count("ready_sandboxes", 0, least=0, most=most)
     reuse = wishes.flag("reuse")
+    ceiling = wishes.count(
+        "max_ready_sandboxes", most if reuse else floor, least=max(floor, int(reuse)), most=most
+    )
     return PoolTerms(
         floor=floor,
-        ceiling=most if reuse else floor,
+        ceiling=ceiling,
         reuse=reuse,
         max_uses=wishes.count("max_uses", server.max_uses, least=1, most=server.max_uses),
         max_lifetime=wishes.seconds("max_lifetime", server.max_lifetime),
         max_idle=wishes.seconds("max_idle", server.max_idle),
         scheduling=SchedulingPolicy(wishes.choice("scheduling", server.scheduling, tuple(SchedulingPolicy))),
+        scaling=Scaling(wishes.choice("scaling", server.scaling, tuple(Scaling))),
+        season=float(server.season),
     )
 
 

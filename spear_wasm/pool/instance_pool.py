@@ -14,8 +14,9 @@ from spear_wasm.limits import Limits
 from spear_wasm.pool.capacity import Capacity
 from spear_wasm.pool.pool import PoolStats
 from spear_wasm.pool.pooled_sandbox import PooledSandbox, Use
+from spear_wasm.pool.scaling import Observation
 from spear_wasm.pool.terms import PoolTerms
-from spear_wasm.scheduling.policies import Candidate
+from spear_wasm.scheduling.policies import Candidate, MovingAverage
 
 Prepared = Callable[[bool], None]
 PrepareLater = Callable[[Sandbox, Prepared], None]
@@ -53,7 +54,11 @@ class InstancePool:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards: everything below
         self._policy = terms.scheduling.new(self._random)
-        self._target = terms.floor
+        self._scaler = terms.scaler()
+        self._target = self._scaler.look(Observation(clock(), arrivals=0, busy=0))
+        self._arrivals = 0  # since the last upkeep, as is
+        self._most_busy = 0
+        self._preparation = MovingAverage()
         self._idle: dict[int, PooledSandbox] = {}  # by number, those that came last at the end
         self._busy: dict[Sandbox, PooledSandbox | None] = {}  # None for what will not be kept
         self._preparing = 0
@@ -84,6 +89,8 @@ class InstancePool:
                 if fits:
                     pooled = self._pooled(sandbox, now)
             self._busy[sandbox] = pooled
+            self._arrivals += 1
+            self._most_busy = max(self._most_busy, len(self._busy))
             self._failing = False
         self._refill()
         return sandbox
@@ -179,6 +186,8 @@ class InstancePool:
                 self._failed_preparations += not succeeded
                 self._failing |= not succeeded
                 keep = succeeded and not self._closed
+                if succeeded:
+                    self._preparation.add(now - begun)
                 if keep:
                     sandbox.prepared = True
                     pooled = self._pooled(sandbox, begun)
@@ -193,15 +202,30 @@ class InstancePool:
     # Upkeep
 
     def upkeep(self) -> None:
-        """To be called now and then: closes what is over, and makes what is missing."""
+        """To be called now and then: looks what is needed, closes what is over, and makes what is missing."""
         with self._lock:
             now = self._clock()
-            leaving = [each for each in self._idle.values() if each.is_over(now, self._terms.max_idle)]
+            self._target = self._scaler.look(
+                Observation(now, self._arrivals, self._most_busy, self._preparation.value)
+            )
+            self._arrivals, self._most_busy = 0, len(self._busy)
+            leaving = self._leaving(now)
             for each in leaving:
                 self._remove_idle(each, now, gives_back=False)
         for each in leaving:
             self._discard(each.sandbox, each.held_bytes)
         self._refill()
+
+    def _leaving(self, now: float) -> list[PooledSandbox]:
+        """Those that are over, and those that never served and are more than needed."""
+        over, unused = [], []
+        for each in self._idle.values():
+            if each.is_over(now, self._terms.max_idle):
+                over.append(each)
+            elif not each.uses:
+                unused.append(each)
+        surplus = self._at_hand() - len(over) - self._target
+        return over + unused[: max(0, surplus)]
 
     def _add_idle(self, pooled: PooledSandbox, now: float) -> None:
         self._count_held(now)

@@ -49,6 +49,7 @@ class FakeFiber(Fiber):
     ) -> None:
         ticker = SimpleNamespace(begin_slice=lambda: None, slice_was_cut=lambda _: None)
         sandbox = SimpleNamespace(
+            doing="",
             linked=SimpleNamespace(engine=SimpleNamespace(ticker=ticker)),
             usage=lambda cpu_ns: Usage(cpu_ns=cpu_ns),
             waits_for=None,

@@ -143,9 +143,8 @@ def guests_on(data_dir: Path, config: Config) -> Iterator[Guests]:
 def config_with(**tables: dict[str, Any]) -> Config:
     """The default configuration but for these tables, on two threads and within bounds of known size."""
     execution = {"threads": 2, "max_total_memory": "2GiB", "max_running": 250, **tables.pop("execution", {})}
-    return parse_config(
-        {"execution": execution, "pool": {"max_ready": 50}, "engine": {"sandboxes": 300}, **tables}
-    )
+    pool = {"max_ready": 50, **tables.pop("pool", {})}
+    return parse_config({"execution": execution, "pool": pool, "engine": {"sandboxes": 300}, **tables})
 
 
 class ThreadNames:

@@ -10,10 +10,17 @@ from spear_wasm.config import InstancePoolConfig, Seconds
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.execution.task_policy import TaskPolicy
 from spear_wasm.pool import PoolTerms
+from spear_wasm.pool.scaling import Scaling
 from spear_wasm.scheduling.policies import SchedulingPolicy
 
 SERVER = InstancePoolConfig(
-    max_ready_per_task=4, max_uses=50, max_lifetime=Seconds(600), max_idle=Seconds(60), scheduling="random"
+    max_ready_per_task=4,
+    max_uses=50,
+    max_lifetime=Seconds(600),
+    max_idle=Seconds(60),
+    scheduling="random",
+    scaling="reactive",
+    season=Seconds(3600),
 )
 
 
@@ -42,6 +49,8 @@ def test_what_a_task_does_not_say_is_what_the_server_gives() -> None:
         max_lifetime=600,
         max_idle=60,
         scheduling=SchedulingPolicy.RANDOM,
+        scaling=Scaling.REACTIVE,
+        season=3600,
     )
 
 
@@ -54,6 +63,27 @@ def test_a_task_may_have_less_than_the_server_gives() -> None:
 @pytest.mark.parametrize("asked", [0, 4, 4.0])
 def test_a_task_may_have_ready_sandboxes_up_to_the_servers_bound(asked: float) -> None:
     assert terms(ready_sandboxes=asked).floor == terms(ready_sandboxes=asked).ceiling == asked
+
+
+def test_a_task_may_have_more_when_it_needs_them() -> None:
+    asked = terms(ready_sandboxes=1, max_ready_sandboxes=3, scaling="predictive")
+    assert (asked.floor, asked.ceiling, asked.scaling) == (1, 3, Scaling.PREDICTIVE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "bounds"),
+    [
+        ({"ready_sandboxes": 2, "max_ready_sandboxes": 1}, "2 to 4"),
+        ({"max_ready_sandboxes": 5}, "0 to 4"),
+        ({"max_ready_sandboxes": 0, "reuse": True}, "1 to 4"),
+    ],
+)
+def test_the_most_is_not_below_the_least_nor_above_the_servers_bound(
+    asked: dict[str, object], bounds: str
+) -> None:
+    message = refusal(**asked)
+    assert message.startswith("runtime_config.max_ready_sandboxes is ")
+    assert message.endswith(f"it must be {bounds}")
 
 
 @pytest.mark.parametrize("asked", [-1, 5, 1e300])
@@ -102,12 +132,19 @@ def test_an_unknown_policy_is_refused_with_those_that_there_are(asked: object) -
     assert all(policy in message for policy in SchedulingPolicy)
 
 
+@pytest.mark.parametrize("asked", ["", "auto", 1, None])
+def test_an_unknown_way_of_scaling_is_refused_with_those_that_there_are(asked: object) -> None:
+    assert refusal(scaling=asked).endswith("it must be one of fixed, reactive, predictive")
+
+
 def test_an_unknown_key_is_refused_by_its_name() -> None:
     message = refusal(reuse=True, rescue=True)
     assert message.startswith("runtime_config has no key 'rescue'; it has: ")
     assert all(key in message for key in ("max_idle", "max_lifetime", "max_uses", "ready_sandboxes", "reuse"))
 
 
-def test_the_servers_policies_are_those_that_there_are() -> None:
+def test_the_servers_policies_and_ways_of_scaling_are_those_that_there_are() -> None:
     for policy in SchedulingPolicy:
         assert TaskPolicy.parse({}, InstancePoolConfig(scheduling=policy.value)).pool.scheduling is policy
+    for scaling in Scaling:
+        assert TaskPolicy.parse({}, InstancePoolConfig(scaling=scaling.value)).pool.scaling is scaling

@@ -23,6 +23,7 @@ from spear_wasm.pool import (
     instance_pool,
     null_pool,
 )
+from spear_wasm.pool.scaling import Scaling
 from tests.pool.preparing import CountedSandbox, Preparer, prepare
 from tests.workshop import LIMITS, Workshop, at_once, call
 
@@ -396,3 +397,153 @@ def test_all_pools_of_a_factory_share_one_capacity(workshop: Workshop, preparer:
     for pool in pools:
         pool.close()
     preparer.fail_all()
+
+
+# --- upkeep -----------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def scaled(
+    workshop: Workshop, capacity: Capacity, preparer: Preparer, clock: Clock
+) -> Iterator[InstancePool]:
+    """A pool of one to three, as they were needed within a minute, for ten minutes each."""
+    terms = PoolTerms(floor=1, ceiling=3, scaling=Scaling.REACTIVE, max_idle=60, max_lifetime=600)
+    pool = InstancePool(workshop.link("initialize"), LIMITS, terms, capacity, preparer, clock=clock)
+    yield pool
+    pool.close()
+    preparer.fail_all()
+
+
+def prepare_all(preparer: Preparer, clock: Clock, seconds: float = 2) -> None:
+    """So many seconds later all are ready."""
+    clock.now += seconds
+    preparer.finish_all()
+
+
+def keep_up(pool: InstancePool, clock: Clock, seconds: float = 1) -> None:
+    clock.now += seconds
+    pool.upkeep()
+
+
+def test_a_pool_grows_when_more_is_needed_and_shrinks_when_it_is_not(
+    scaled: InstancePool, preparer: Preparer, clock: Clock, capacity: Capacity
+) -> None:
+    prepare_all(preparer, clock)
+    with taken(scaled), taken(scaled):
+        pass
+    prepare_all(preparer, clock)
+    assert scaled.stats().ready == 1, "nobody has looked yet"
+    keep_up(scaled, clock)
+    prepare_all(preparer, clock)
+    assert scaled.stats().ready == capacity.taken == 2
+    for _ in range(58):
+        keep_up(scaled, clock)
+    assert scaled.stats().ready == 2
+    for _ in range(5):
+        keep_up(scaled, clock)
+    assert scaled.stats().ready == capacity.taken == len(CountedSandbox.open) == 1
+
+
+def test_a_pool_grows_no_further_than_it_may(scaled: InstancePool, preparer: Preparer, clock: Clock) -> None:
+    prepare_all(preparer, clock)
+    with contextlib.ExitStack() as calls:
+        for _ in range(10):
+            calls.enter_context(taken(scaled))
+    keep_up(scaled, clock)
+    prepare_all(preparer, clock)
+    assert scaled.stats().ready == 3
+
+
+def test_a_ready_sandbox_that_is_too_old_is_replaced(
+    scaled: InstancePool, preparer: Preparer, clock: Clock
+) -> None:
+    prepare_all(preparer, clock)
+    (old,) = CountedSandbox.open
+    keep_up(scaled, clock, 600)
+    assert old not in CountedSandbox.open
+    assert scaled.stats().preparing == 1
+
+
+def test_where_preparing_fails_upkeep_does_not_try_again_either(
+    scaled: InstancePool, preparer: Preparer, clock: Clock
+) -> None:
+    preparer.fail_all()
+    for _ in range(5):
+        keep_up(scaled, clock)
+    assert not preparer.waiting
+    assert scaled.stats().failed_preparations == 1
+    with taken(scaled):
+        assert len(preparer.waiting) == 1
+
+
+def test_where_there_was_no_room_upkeep_tries_again(
+    workshop: Workshop, capacity: Capacity, preparer: Preparer
+) -> None:
+    terms = PoolTerms(floor=8, ceiling=8)
+    first, second = (
+        InstancePool(workshop.link("initialize"), LIMITS, terms, capacity, preparer) for _ in range(2)
+    )
+    preparer.finish_all()
+    assert second.stats().ready == 2
+    first.close()
+    second.upkeep()
+    preparer.finish_all()
+    assert second.stats().ready == 8
+    second.close()
+
+
+def test_a_closed_pool_needs_no_upkeep(scaled: InstancePool, preparer: Preparer, clock: Clock) -> None:
+    prepare_all(preparer, clock)
+    scaled.close()
+    keep_up(scaled, clock)
+    assert not preparer.waiting
+    assert not CountedSandbox.open
+
+
+def test_how_long_sandboxes_were_held_is_added_up(
+    scaled: InstancePool, preparer: Preparer, clock: Clock
+) -> None:
+    prepare_all(preparer, clock, 2)  # one held, while it was prepared
+    clock.now += 10
+    with taken(scaled):  # replaced at once
+        clock.now += 5
+    assert scaled.stats().held_seconds == 17
+    preparer.finish_all()
+    clock.now += 3
+    assert scaled.stats().held_seconds == 20
+
+
+def test_a_factory_adds_up_its_pools_those_that_are_closed_included(
+    workshop: Workshop, preparer: Preparer
+) -> None:
+    factory = PoolFactory(InstancePoolConfig(), 1 << 30)
+    terms = PoolTerms(floor=1, ceiling=1)
+    pools = [factory.new(workshop.link("initialize"), LIMITS, terms, preparer) for _ in range(2)]
+    preparer.finish_all()
+    for pool in pools:
+        with taken(pool):
+            assert factory.stats().busy == 1
+    pools[0].close()
+    for _ in range(2):
+        stats = factory.stats()
+        assert (stats.served_ready, stats.served_new, stats.busy) == (2, 0, 0)
+        preparer.fail_all()
+    factory.upkeep()
+    assert factory.stats().failed_preparations == 2
+    pools[1].close()
+    assert factory.stats().ready == factory.stats().preparing == 0
