@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spear_wasm.pool import PoolTerms
 from spear_wasm.pool.scaling import Observation, Scaler, Scaling
-from spear_wasm.pool.scaling.predictive import PARTS, SEASONS
+from spear_wasm.pool.scaling.predictive import AHEAD, PARTS, SEASONS
 
 MEMORY = 60.0
 SEASON = PARTS * 10.0
@@ -180,15 +180,15 @@ def test_it_is_never_less_than_what_reactive_says(arrivals: dict[int, int], days
     within=st.tuples(st.integers(0, int(PART) - 3), st.integers(0, int(PART) - 3)),
     number=st.integers(1, 50),
 )
-def test_a_rise_that_came_twice_at_that_time_is_expected_a_part_before_the_third(
+def test_a_rise_that_came_twice_at_that_time_is_expected_just_before_the_third(
     part: int, within: tuple[int, int], number: int
 ) -> None:
     begins = part * int(PART)
     arrivals = {begins + each + day * DAY: number for day, each in enumerate(within)}
     said = looks(scaler(Scaling.PREDICTIVE), arrivals, 3 * DAY)
-    third = 2 * DAY + begins
-    assert said[third - int(PART) : third + int(PART)] == [number] * (2 * int(PART))
-    assert said[third - int(PART) - 1] == said[third + int(PART)] == 0
+    third, ahead = 2 * DAY + begins, int(AHEAD * PART)
+    assert said[third - ahead : third + int(PART)] == [number] * (ahead + int(PART))
+    assert said[third - ahead - 1] == said[third + int(PART)] == 0
     assert said[DAY + begins - 1] == 0, "after the first time it may have been chance"
 
 

@@ -10,6 +10,8 @@ from spear_wasm.pool.scaling.scaler import Observation
 
 PARTS = 288
 """Parts of a season that are told apart: of a day, five minutes each."""
+AHEAD = 0.2
+"""How far it looks ahead at least, in parts: of a day, a minute."""
 SEASONS = 7
 """Seasons that are remembered."""
 
@@ -17,9 +19,9 @@ SEASONS = 7
 class Predictive:
     """Reactive, and knows the peaks of the last seasons, part by part.
 
-    It expects of the present part, and of those that begin within one part's length or the time that it takes to
-    prepare a sandbox, what two of the remembered seasons at least have seen: once is chance, twice is a habit. So a
-    rise is foreseen from its third time on, and a spike that never comes again is never expected.
+    It expects of the present part, and of those that begin within AHEAD or the time that it takes to prepare a
+    sandbox, what two of the remembered seasons at least have seen: once is chance, twice is a habit. So a rise is
+    foreseen from its third time on, and a spike that never comes again is never expected.
     """
 
     def __init__(self, floor: int, ceiling: int, memory: float, demand: Demand, season: float) -> None:
@@ -49,7 +51,7 @@ class Predictive:
 
     def _coming(self, at: float, preparation: float) -> int:
         first = int(at // self._part_seconds)
-        last = int((at + max(preparation, self._part_seconds)) // self._part_seconds)
+        last = int((at + max(preparation, AHEAD * self._part_seconds)) // self._part_seconds)
         return max(self._habit(part % PARTS) for part in range(first, min(last, first + PARTS - 1) + 1))
 
     def _habit(self, part: int) -> int:
