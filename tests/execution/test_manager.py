@@ -555,12 +555,17 @@ def test_a_call_leaves_nothing_for_the_garbage_collector(guests: Guests, on_the_
     for call in calls:
         call()
     guests.validate()
-    gc.collect()
-    gc.disable()
-    try:
+
+    def left() -> int:
+        gc.collect()
         for call in calls * 5:
             call()
         guests.validate()
-        assert gc.collect() == 0
+        return gc.collect()
+
+    gc.disable()
+    try:
+        # What calls leave they leave every time; something else in this process may leave something now and then.
+        assert any(left() == 0 for _ in range(3))
     finally:
         gc.enable()
