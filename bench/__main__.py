@@ -25,6 +25,7 @@ from bench import (
     rpc_cost,
     sandbox_cost,
     waiting,
+    warm_pool,
 )
 from bench.figure import Figure
 
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
         record_cost,
         many_records,
         kill_and_return,
+        warm_pool,
     )
 }
 RESULTS = Path(__file__).parent / "results" / "latest.json"

@@ -53,15 +53,9 @@ def drawn(title: str, subtitle: str, panels: list[Panel], *, across: str, up: st
     for number, panel in enumerate(panels):
         x, y = WIDTH * (number % 2), HEAD + HEIGHT * (number // 2)
         body += [f'<g transform="translate({x},{y})">', *_panel(panel, across, up), "</g>"]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {height}" '
-            'font-family="sans-serif" font-size="11">',
-            '<rect width="100%" height="100%" fill="#ffffff"/>',
-            *body,
-            "</svg>\n",
-        ]
-    )
+    box = f'viewBox="0 0 {2 * WIDTH} {height}" font-family="sans-serif"'
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {box}>', paper, *body, "</svg>\n"])
 
 
 def _panel(panel: Panel, across: str, up: str) -> Iterator[str]:

@@ -469,8 +469,14 @@ class TaskExecutionManager:
                 share=task.share,
             )
             with self._lock:
-                self._preparing.add(fiber)
-            self._executor.start(fiber)
+                begins = not self._draining
+                if begins:
+                    self._preparing.add(fiber)
+            if begins:
+                self._executor.start(fiber)
+            else:
+                # Nothing would end it: the last look for what is being prepared may have been.
+                self._executor.defer(lambda: prepared(False))
 
         return prepare_one
 

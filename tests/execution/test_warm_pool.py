@@ -131,6 +131,19 @@ def test_a_warm_up_that_cannot_be_called_is_refused_by_its_key(
     assert refused.value.metadata["key"] == "warm_up"
 
 
+def test_nothing_is_prepared_any_more_when_the_server_stops(guests: Guests) -> None:
+    task = guests.task("initialize", ready=1)
+    settle(guests)
+    guests.manager.drain(0)
+    (pool,) = guests.host.pools._pools()
+    (idle,) = pool._idle.values()
+    idle.dies = 0  # so that it is to be replaced by one that nobody would wait for
+    pool.upkeep()
+    settle(guests)
+    assert not guests.manager._preparing
+    assert stats_of(task).ready == 0
+
+
 # --- pools that grow --------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -55,6 +57,38 @@ def test_the_details_are_those_of_the_process(quiet: Server) -> None:
     assert details.service_name
     assert details.system_info["runtimes"] == "core"
     assert details.system_info["wasmtime"] == version("wasmtime")
+
+
+def pool_figures(server: Server) -> dict[str, float]:
+    info = server.health().details.system_info
+    return {key.removeprefix("pool_"): float(value) for key, value in info.items() if key.startswith("pool_")}
+
+
+def test_the_details_tell_how_pools_fare(quiet: Server) -> None:
+    before = pool_figures(quiet)
+    assert before["ready"] == before["busy"] == before["preparing"] == 0
+    config = {"runtime_config": ParseDict({"ready_sandboxes": 2, "scaling": "fixed"}, Struct())}
+    task = quiet.task("calc", **config)
+    until(lambda: pool_figures(quiet)["ready"] == 2)
+    quiet.invoke(task_id=task, function_name="answer")
+    quiet.invoke(task_id=task, function_name="answer", force_new_instance=True)
+    after = pool_figures(quiet)
+    assert after["hits"] == before["hits"] + 1
+    assert after["cold_starts"] >= before["cold_starts"] + 1
+    assert after["sandbox_seconds"] > before["sandbox_seconds"]
+    quiet.delete_task(task)
+    until(lambda: pool_figures(quiet)["ready"] == 0)
+    assert pool_figures(quiet)["hits"] == after["hits"]
+
+
+def test_a_busy_sandbox_of_a_pool_shows_while_it_serves(quiet: Server) -> None:
+    task = quiet.task("hostile", runtime_config=ParseDict({"reuse": True}, Struct()))
+    request = pb.InvokeFunctionRequest(task_id=task, function_name="spin", context=context(timeout_ms=20_000))
+    guest = quiet.functions.InvokeFunction.future(request)
+    until(lambda: pool_figures(quiet)["busy"] == 1)
+    guest.cancel()
+    until(lambda: pool_figures(quiet)["busy"] == 0)
+    quiet.delete_task(task)
 
 
 def test_the_time_goes_on(quiet: Server) -> None:

@@ -1,4 +1,4 @@
-"""Which of several candidates serves next: a library for sandboxes that are used again and for several workers.
+"""Which of several candidates serves next: among sandboxes that are used again, or whatever else can be chosen from.
 
 The line needs none of them: tasks take turns there, and fresh sandboxes are all alike.
 """
