@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from spear_wasm.errors import InvalidRequest
+from spear_wasm.execution import manager
 from spear_wasm.execution.task import Task
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ErrorCode
@@ -81,18 +82,24 @@ def test_a_failing_warm_up_is_the_guests_fault_and_said_so(
 
 @FAILING
 def test_a_warm_up_that_fails_ahead_is_logged_and_not_tried_again_before_the_next_call(
-    open_guests: OpenGuests, warm_up: str, limits: dict[str, int], code: ErrorCode, why: str
+    open_guests: OpenGuests,
+    warm_up: str,
+    limits: dict[str, int],
+    code: ErrorCode,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    log = CapturingLogger()  # structlog's own capture misses loggers that were used before
+    monkeypatch.setattr(manager, "log", log)
     guests = open_guests(pool={"upkeep": "10ms"})
-    with capture_logs() as logs:
-        asked = ResourceLimits(**limits)
-        task = guests.task("canary", limits=asked, timeout_ms=100, warm_up=warm_up, ready=2)
-        metered = bool(asked.max_fuel)
-        until(lambda: stats_of(task, metered=metered).failed_preparations == 2)
-        guests.host.pools.upkeep()
-        assert stats_of(task, metered=metered).preparing == 0
-        until(lambda: [each for each in logs if each["event"] == "sandbox not prepared"])
-    told = next(each for each in logs if each["event"] == "sandbox not prepared")
+    asked = ResourceLimits(**limits)
+    task = guests.task("canary", limits=asked, timeout_ms=100, warm_up=warm_up, ready=2)
+    metered = bool(asked.max_fuel)
+    until(lambda: stats_of(task, metered=metered).failed_preparations == 2)
+    guests.host.pools.upkeep()
+    assert stats_of(task, metered=metered).preparing == 0
+    until(lambda: [each for each in log.calls if each.args == ("sandbox not prepared",)])
+    told = next(each.kwargs for each in log.calls if each.args == ("sandbox not prepared",))
     assert (told["task_id"], told["error_code"]) == (task.id, code)
     assert told["error"] == f"in the warm-up function '{warm_up}': {why}"
     assert guests.host.pools.stats().ready == 0
