@@ -1,0 +1,1 @@
+"""WIT: the types of components, how they are written, and the values that have them."""
