@@ -1,0 +1,1 @@
+"""Connections that this host makes to others, on behalf of callers and guests whom it does not trust."""

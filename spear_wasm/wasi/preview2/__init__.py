@@ -1,0 +1,1 @@
+"""WASI preview 2: what components import, as host functions of ours."""

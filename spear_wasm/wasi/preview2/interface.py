@@ -1,0 +1,60 @@
+"""How a function of preview 2 is defined: by its interface, given what its guest has of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import wraps
+from typing import TYPE_CHECKING, TypeAlias
+
+from spear_wasm.engine.components.host_functions import ComponentFunction, ComponentResource
+from spear_wasm.engine.wait import Wait
+from spear_wasm.wasi.preview2.guest import guest_of
+from spear_wasm.wit.values import WitValue
+
+if TYPE_CHECKING:
+    from spear_wasm.engine.components.sandbox import ComponentSandbox
+
+Function: TypeAlias = Callable[..., WitValue]
+WaitingFunction: TypeAlias = Callable[..., Generator[Wait, None, WitValue]]
+
+MAX_TRANSFER_BYTES = 16 << 10
+"""What one call moves at most: the library has a value for each byte, and makes them all in one go."""
+
+
+class Interface:
+    """An interface of WASI: its functions, each given a ComponentGuest first, and its resources."""
+
+    def __init__(self, name: str, *resources: str) -> None:
+        self._name = name
+        self.resources = [ComponentResource(name, each, _drop) for each in resources]
+        self.functions: list[ComponentFunction] = []
+
+    def function(self, name: str, type_text: str) -> Callable[[Function], Function]:
+        """A function with that WIT type."""
+
+        def define(function: Function) -> Function:
+            @wraps(function)
+            def answer(sandbox: ComponentSandbox, *args: WitValue) -> WitValue:
+                return function(guest_of(sandbox), *args)
+
+            self.functions.append(ComponentFunction(self._name, name, type_text, answer))
+            return function
+
+        return define
+
+    def waiting(self, name: str, type_text: str) -> Callable[[WaitingFunction], WaitingFunction]:
+        """The same for one that waits."""
+
+        def define(function: WaitingFunction) -> WaitingFunction:
+            @wraps(function)
+            def answer(sandbox: ComponentSandbox, *args: WitValue) -> Generator[Wait, None, WitValue]:
+                return function(guest_of(sandbox), *args)
+
+            self.functions.append(ComponentFunction(self._name, name, type_text, answer, waits=True))
+            return function
+
+        return define
+
+
+def _drop(sandbox: ComponentSandbox, number: int) -> None:
+    guest_of(sandbox).resources.drop(number)
