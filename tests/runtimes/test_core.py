@@ -12,19 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtimes.core.host import HOST_FUNCTIONS, RUNTIME
+from runtimes.core.host import RUNTIME
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.errors import InvalidRequest, UnlinkableArtifact
 from spear_wasm.limits import Limits
 from spear_wasm.model import (
     ErrorCode,
-    ExternKind,
     Field,
-    FunctionType,
-    Import,
     Json,
-    ModuleInfo,
     Parameter,
     Signature,
     TypedValue,
@@ -47,7 +43,7 @@ class Guest:
         self._linked = workshop.link(source, RUNTIME.host_functions(self.module))
 
     def bind(self, function: str) -> CallableFunction:
-        bound = RUNTIME.bind(self.module, function)
+        bound = RUNTIME.bind(self.module, function, None)
         assert bound is not None
         return bound
 
@@ -60,9 +56,9 @@ class Guest:
     ) -> tuple[TypedValue, ...]:
         """Call a function; `seen` looks at the sandbox before it is closed."""
         bound = self.bind(function)
-        arguments = bound.arguments(parameters, limits)
+        arguments = bound.arguments(parameters, limits, {})
         with bare_sandbox(self._linked, limits) as sandbox:
-            run_to_end(sandbox, RUNTIME.preparation(self.module)(sandbox))
+            run_to_end(sandbox, RUNTIME.preparation(self.module, None)(sandbox))
             try:
                 return run_to_end(sandbox, bound.steps(sandbox, arguments, limits))
             finally:
@@ -82,15 +78,15 @@ class Guest:
     def refusal(self, function: str, *parameters: Parameter, limits: Limits = LIMITS) -> InvalidRequest:
         """Why a call is refused before anything runs."""
         with pytest.raises(InvalidRequest) as caught:
-            self.bind(function).arguments(parameters, limits)
+            self.bind(function).arguments(parameters, limits, {})
         return caught.value
 
     def start_and_close(self, function: str, *values: Json | bytes) -> None:
         """Run an endless call for some slices, then end it."""
         bound = self.bind(function)
         with bare_sandbox(self._linked) as sandbox:
-            run_to_end(sandbox, RUNTIME.preparation(self.module)(sandbox))
-            steps = bound.steps(sandbox, bound.arguments([*map(Parameter, values)], LIMITS), LIMITS)
+            run_to_end(sandbox, RUNTIME.preparation(self.module, None)(sandbox))
+            steps = bound.steps(sandbox, bound.arguments([*map(Parameter, values)], LIMITS, {}), LIMITS)
             for _ in range(3):
                 run_slice(sandbox, steps)
             steps.close()
@@ -136,7 +132,7 @@ def test_parameters_without_names_are_shown_without(calc: Guest) -> None:
 
 def test_a_function_of_references_is_not_callable(calc: Guest) -> None:
     assert "opaque" not in signatures(calc)
-    assert RUNTIME.bind(calc.module, "opaque") is None
+    assert RUNTIME.bind(calc.module, "opaque", None) is None
 
 
 def test_a_bytes_function_takes_an_input_and_returns_bytes(text: Guest) -> None:
@@ -145,22 +141,22 @@ def test_a_bytes_function_takes_an_input_and_returns_bytes(text: Guest) -> None:
 
 def test_what_the_host_calls_itself_is_not_callable(text: Guest, workshop: Workshop) -> None:
     assert "spear_alloc" not in signatures(text)
-    assert RUNTIME.bind(text.module, "spear_alloc") is None
+    assert RUNTIME.bind(text.module, "spear_alloc", None) is None
     reactor = Guest(workshop, "initialize")
     assert set(signatures(reactor)) == {"get", "bump", "bump_memory", "bump_and_trap"}
-    assert RUNTIME.bind(reactor.module, "_initialize") is None
+    assert RUNTIME.bind(reactor.module, "_initialize", None) is None
 
 
 @pytest.mark.parametrize("name", ["", "missing", "ADD", "add "])
 def test_a_function_that_is_not_there_is_not_bound(calc: Guest, name: str) -> None:
-    assert RUNTIME.bind(calc.module, name) is None
+    assert RUNTIME.bind(calc.module, name, None) is None
 
 
 def test_what_is_listed_can_be_bound_and_the_other_way_round(calc: Guest, text: Guest) -> None:
     for guest in (calc, text):
         listed = signatures(guest)
         for export in guest.module.functions:
-            bound = RUNTIME.bind(guest.module, export.name)
+            bound = RUNTIME.bind(guest.module, export.name, None)
             assert (bound.signature if bound else None) == listed.get(export.name)
 
 
@@ -531,7 +527,7 @@ def test_of_a_guests_many_words_a_thousand_characters_are_kept(text: Guest) -> N
 
 
 @pytest.mark.parametrize(
-    "source", ["calc", "text", "hidden_log", "no_memory", "initialize", "hostile", "emitter"]
+    "source", ["calc", "text", "hidden_log", "no_memory", "initialize", "hostile", "emitter", "host_calls"]
 )
 def test_modules_without_foreign_imports_are_recognised(workshop: Workshop, source: str) -> None:
     _, module = workshop.compiled(source)
@@ -549,36 +545,6 @@ def test_modules_with_foreign_imports_are_refused_by_name(
     with pytest.raises(UnlinkableArtifact) as caught:
         RUNTIME.host_functions(module)
     assert wanted in caught.value.message
-    assert "provides spear.log, spear.fail and spear.emit, each (i32, i32)" in caught.value.message
-
-
-def test_of_many_foreign_imports_some_are_named() -> None:
-    imports = tuple(
-        Import("env", f"f{number}", ExternKind.FUNCTION, "() -> ()", FunctionType()) for number in range(9)
-    )
-    with pytest.raises(UnlinkableArtifact) as caught:
-        RUNTIME.host_functions(ModuleInfo(imports=imports))
-    assert "'f4'" in caught.value.message
-    assert "'f5'" not in caught.value.message
-    assert "and more" in caught.value.message
-
-
-def test_an_import_that_is_no_function_is_refused_though_its_name_is_ours() -> None:
-    module = ModuleInfo(imports=(Import("spear", "log", ExternKind.MEMORY, "memory"),))
-    assert not RUNTIME.recognises(module)
-
-
-def test_only_what_a_module_imports_is_linked(workshop: Workshop) -> None:
-    logs_twice = """
-    (module
-      (import "spear" "log" (func (param i32 i32)))
-      (import "spear" "log" (func (param i32 i32)))
-      (memory (export "memory") 1))"""
-    _, module = workshop.compiled(logs_twice)
-    key = ("spear", "log")
-    assert RUNTIME.host_functions(module) == {key: HOST_FUNCTIONS[key]}
-    _, module = workshop.compiled("calc")
-    assert RUNTIME.host_functions(module) == {}
 
 
 # --- before the first call --------------------------------------------------------------------------------
@@ -618,7 +584,7 @@ def test_a_trap_of_initialize_is_the_outcome_of_the_call(workshop: Workshop) -> 
 def test_an_endless_preparation_can_be_stopped(workshop: Workshop, source: str) -> None:
     linked = workshop.link(source)
     with bare_sandbox(linked) as sandbox:
-        steps = RUNTIME.preparation(linked.module)(sandbox)
+        steps = RUNTIME.preparation(linked.module, None)(sandbox)
         for _ in range(3):
             run_slice(sandbox, steps)
         steps.close()

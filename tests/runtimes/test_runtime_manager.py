@@ -10,8 +10,8 @@ import pytest
 
 from runtimes.core.host import RUNTIME, CoreRuntime
 from spear_wasm.config import RuntimeConfig
-from spear_wasm.errors import ConfigurationError, UnknownRuntime
-from spear_wasm.model import ExternKind, FunctionType, Import, ModuleInfo
+from spear_wasm.errors import ConfigurationError, UnknownRuntime, UnlinkableArtifact
+from spear_wasm.model import ComponentInfo, ExternKind, FunctionType, Import, ModuleInfo
 from spear_wasm.runtime import Runtime, RuntimeManager
 from tests.workshop import Workshop
 
@@ -19,6 +19,7 @@ PLAIN_MODULE = ModuleInfo()
 FOREIGN_MODULE = ModuleInfo(
     imports=(Import("env", "mystery", ExternKind.FUNCTION, "() -> ()", FunctionType()),)
 )
+OWN = {path.parent.name for path in (Path(__file__).parents[2] / "runtimes").glob("*/runtime.toml")}
 THIRD_PARTY = """
 from __future__ import annotations
 
@@ -38,10 +39,13 @@ class Runtime:
     def signatures(self, module):
         return []
 
-    def bind(self, module, function):
+    def settings(self, module, environment, wishes, allowed):
         return None
 
-    def preparation(self, module):
+    def bind(self, module, function, settings):
+        return None
+
+    def preparation(self, module, settings):
         raise NotImplementedError
 
 
@@ -69,8 +73,8 @@ def fault(*directories: Path) -> str:
 # --- finding ----------------------------------------------------------------------------------------------
 
 
-def test_the_core_runtime_is_always_there() -> None:
-    assert manager().names == ("core",)
+def test_our_own_runtimes_are_always_there() -> None:
+    assert set(manager().names) == OWN
 
 
 @pytest.mark.parametrize("artifact_type", ["", "wasm", "core"])
@@ -84,17 +88,37 @@ def test_a_runtime_that_is_not_there_is_refused_by_name_and_the_others_are_named
     add_runtime(tmp_path, "lua", name="lua")
     with pytest.raises(UnknownRuntime) as caught:
         manager(tmp_path).find("python\n", PLAIN_MODULE)
-    assert caught.value.message == r"there is no runtime 'python\n'; this server has: core, lua"
+    here = ", ".join(sorted(OWN | {"lua"}))
+    assert caught.value.message == rf"there is no runtime 'python\n'; this server has: {here}"
 
 
 @pytest.mark.parametrize("artifact_type", ["", "wasm"])
 def test_a_module_that_no_runtime_recognises_is_refused(artifact_type: str) -> None:
-    with pytest.raises(UnknownRuntime, match="recognises the module"):
+    with pytest.raises(UnlinkableArtifact, match="does not provide"):
         manager().find(artifact_type, FOREIGN_MODULE)
 
 
 def test_a_runtime_that_is_named_is_not_asked_whether_it_recognises_the_module() -> None:
     assert manager().find("core", FOREIGN_MODULE).name == "core"
+
+
+COMPONENT = ModuleInfo(component=ComponentInfo())
+
+
+def test_a_component_finds_the_runtime_for_components_and_no_other(tmp_path: Path) -> None:
+    greedy = THIRD_PARTY.replace('return any(each.module == "env" for each in module.imports)', "return True")
+    add_runtime(tmp_path, "all", name="all", host=greedy)
+    runtimes = manager(tmp_path)
+    assert runtimes.find("wasm", PLAIN_MODULE).name == "all"
+    assert runtimes.find("wasm", COMPONENT).name == "component"
+    for name in (OWN | {"all"}) - {"component"}:
+        with pytest.raises(UnlinkableArtifact, match="does not run components"):
+            runtimes.find(name, COMPONENT)
+
+
+def test_a_runtime_for_components_does_not_run_modules() -> None:
+    with pytest.raises(UnlinkableArtifact, match="the component runtime does not run core modules"):
+        manager().find("component", PLAIN_MODULE)
 
 
 # --- other runtimes ---------------------------------------------------------------------------------------
@@ -103,7 +127,7 @@ def test_a_runtime_that_is_named_is_not_asked_whether_it_recognises_the_module()
 def test_a_folder_of_a_third_party_is_loaded_and_found_by_name_and_by_module(tmp_path: Path) -> None:
     add_runtime(tmp_path, "any-folder", name="lua")
     runtimes = manager(tmp_path)
-    assert runtimes.names == ("core", "lua")
+    assert set(runtimes.names) == OWN | {"lua"}
     assert runtimes.find("lua", PLAIN_MODULE).name == "lua"
     assert runtimes.find("wasm", FOREIGN_MODULE).name == "lua"
     assert runtimes.find("wasm", PLAIN_MODULE).name == "core"
@@ -116,7 +140,7 @@ def test_several_directories_and_folders_are_searched(tmp_path: Path) -> None:
     add_runtime(other, "a", name="c")
     (other / "no-runtime").mkdir()
     (other / "README").write_text("nothing to load", encoding="utf-8")
-    assert manager(one, other).names == ("a", "b", "c", "core")
+    assert set(manager(one, other).names) == OWN | {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("name", ["core", "lua"])
@@ -148,7 +172,7 @@ def add_entry_point(monkeypatch: pytest.MonkeyPatch, load: Callable[[], object])
 
 def test_an_entry_point_is_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     add_entry_point(monkeypatch, Lua)
-    assert manager().names == ("core", "lua")
+    assert set(manager().names) == OWN | {"lua"}
 
 
 def test_a_runtime_from_a_folder_runs_guests(tmp_path: Path, workshop: Workshop) -> None:
@@ -161,6 +185,15 @@ def test_a_runtime_from_a_folder_runs_guests(tmp_path: Path, workshop: Workshop)
     assert [each.name for each in other.signatures(module)] == [
         each.name for each in RUNTIME.signatures(module)
     ]
+
+
+def test_the_files_of_a_folder_import_each_other_and_not_those_of_another(tmp_path: Path) -> None:
+    host = THIRD_PARTY.replace("@dataclass", "from .names import own_name\n\n@dataclass", 1)
+    for directory, name in (("one", "lua"), ("other", "python")):
+        add_runtime(tmp_path / directory, "same", name=name, host=host.replace('"NAME"', "own_name"))
+        names = tmp_path / directory / "same" / "names.py"
+        names.write_text(f"own_name = {name!r}\n", encoding="utf-8")
+    assert set(manager(tmp_path / "one", tmp_path / "other").names) == OWN | {"lua", "python"}
 
 
 # --- the operator's mistakes ------------------------------------------------------------------------------

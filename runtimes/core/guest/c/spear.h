@@ -63,14 +63,20 @@ static inline uint64_t spear_return_text(const char *text) {
     return spear_return(bytes.data, bytes.len);
 }
 
-/* Appends bytes to the execution's log. No newline is added. */
-__attribute__((import_module("spear"), import_name("log")))
-void spear_log(const void *data, uint32_t len);
+enum { SPEAR_TRACE, SPEAR_DEBUG, SPEAR_INFO, SPEAR_WARN, SPEAR_ERROR };
 
-static inline void spear_log_text(const char *text) {
+/* Appends a line to the execution's log, its level in front: "warn: it is late". Returns 0. */
+__attribute__((import_module("spear"), import_name("log")))
+int32_t spear_log(int32_t level, const void *text, uint32_t len);
+
+static inline void spear_log_text(int32_t level, const char *text) {
     spear_bytes bytes = spear_text(text);
-    spear_log(bytes.data, bytes.len);
+    spear_log(level, bytes.data, bytes.len);
 }
+
+/* Appends bytes to the execution's log as they are. No newline is added. */
+__attribute__((import_module("spear"), import_name("write_log")))
+void spear_write_log(const void *data, uint32_t len);
 
 /* Sends bytes as a message to a caller who streams; returns when there is room for it. Elsewhere they are dropped. */
 __attribute__((import_module("spear"), import_name("emit")))
@@ -80,6 +86,21 @@ static inline void spear_emit_text(const char *text) {
     spear_bytes bytes = spear_text(text);
     spear_emit(bytes.data, bytes.len);
 }
+
+/* Returns after so many milliseconds; not at all where the call's time is over before. Costs no CPU time. */
+__attribute__((import_module("spear"), import_name("sleep_ms")))
+void spear_sleep_ms(int32_t duration);
+
+/* The time since 1970 began, in milliseconds and in seconds. */
+__attribute__((import_module("spear"), import_name("time_now_ms")))
+int64_t spear_time_now_ms(void);
+
+__attribute__((import_module("spear"), import_name("wall_time_s")))
+int64_t spear_wall_time_s(void);
+
+/* 64 bits that nobody can foresee. */
+__attribute__((import_module("spear"), import_name("random_i64")))
+int64_t spear_random_i64(void);
 
 /* Ends the call at once: it fails with GUEST_ERROR and this UTF-8 message. */
 __attribute__((import_module("spear"), import_name("fail"), noreturn))
