@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 
 from spear_wasm.execution.retry import Backoff, RetryPolicy
-from spear_wasm.execution.state import Lifecycle
+from spear_wasm.execution.state import FINAL, Lifecycle
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
 from spear_wasm.model import WASM_PAGE_BYTES, ExecutionMode, ExecutionStatus, Outcome, Parameter, Usage
 from spear_wasm.scheduling import DEFAULT_PRIORITY
@@ -43,13 +44,13 @@ class Earlier:
 NOTHING_EARLIER: Final = Earlier()
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What a caller wants done. `budget_ms` of 0 leaves the time to the task's limit.
 
     `execution_id` is demanded (refused where it is in use); `suggested_id` is taken where it is free. `earlier` is
     what an execution of an earlier run of the server has behind it. Where calls wait, a higher `priority` goes
-    first. What the guest emits goes into `stream`; without one, nowhere.
+    first. What the guest emits goes into `stream`; without one, nowhere. `environment` comes on top of the task's.
+    `in_batch` says that its end, where it is a good one, is logged with others'.
     """
 
     task: Task
@@ -65,6 +66,8 @@ class Call:
     max_retries: int = 0
     earlier: Earlier = NOTHING_EARLIER
     stream: MessageStream | None = None
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
+    in_batch: bool = False
 
 
 class Execution:
@@ -72,17 +75,17 @@ class Execution:
 
     Written by the manager under its lock until `outcome` is set; nothing changes afterwards. One that is withdrawn
     before it began, or is left to the next run of the server, is done without an outcome. `before_attempt` is called
-    whenever its turn has come, with what then makes it run, or fail with a fault. Where an attempt fails and another
-    one is to be made, `failed` is the outcome that it would have had. Times ending in `_at` are seconds since the
-    epoch; the others are of time.monotonic(). `started` is of the present attempt, `started_at` of the first one,
-    `ran` the seconds that earlier ones took. `sequence` orders creation.
+    whenever its turn has come, with what then makes it run, or fail with a fault; `on_begin` only hears of it. Where
+    an attempt fails and another one is to be made, `failed` is the outcome that it would have had. Times ending in
+    `_at` are seconds since the epoch; the others are of time.monotonic(). `started` is of the present attempt,
+    `started_at` of the first one, `ran` the seconds that earlier ones took. `sequence` orders creation.
     """
 
     __slots__ = (
-        "_callbacks", "_done", "_lock", "accepted", "arguments", "attempts", "before_attempt", "completed_at",
-        "deadline", "ended", "failed", "fiber", "force_new_instance", "function", "id", "kill_fault", "lifecycle",
-        "limits", "memory_reserved", "mode", "outcome", "priority", "ran", "retry", "sandbox_id", "sequence",
-        "started", "started_at", "stream", "task", "timer", "usage",
+        "_callbacks", "_done", "_followers", "_lock", "accepted", "arguments", "attempts", "before_attempt",
+        "completed_at", "deadline", "ended", "failed", "fiber", "force_new_instance", "function", "id", "in_batch",
+        "kill_fault", "lifecycle", "limits", "memory_reserved", "mode", "on_begin", "outcome", "priority", "ran",
+        "retry", "sandbox_id", "sequence", "started", "started_at", "stream", "task", "timer", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +99,7 @@ class Execution:
         self.force_new_instance = call.force_new_instance
         self.priority = call.priority
         self.mode = call.mode
+        self.in_batch = call.in_batch
         self.sequence = call.earlier.sequence
         self.attempts = call.earlier.attempts
         self.retry = (
@@ -103,6 +107,7 @@ class Execution:
         )
         self.stream = call.stream
         self.before_attempt: Callable[[Callable[[GuestFault | None], None]], None] | None = None
+        self.on_begin: Callable[[], None] | None = None
         self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
         self.deadline = self.accepted + budget_ms / 1000
@@ -120,7 +125,8 @@ class Execution:
         self.kill_fault: GuestFault | None = None
         self.outcome: Outcome | None = None
         self.usage = Usage()
-        self._lock = threading.Lock()  # guards: _callbacks, and the setting of _done
+        self._lock = threading.Lock()  # guards: _callbacks and _followers, and the setting of _done
+        self._followers: tuple[Callable[[], None], ...] = ()
         self._callbacks: list[Callable[[Execution], None]] = []
         self._done = False
 
@@ -130,9 +136,20 @@ class Execution:
         return self.lifecycle.status
 
     @property
+    def standing(self) -> ExecutionStatus:
+        """The same for those who are not told of its end yet: one that ends just now was running a moment ago."""
+        status = self.lifecycle.status
+        return ExecutionStatus.RUNNING if status in FINAL else status
+
+    @property
     def done(self) -> bool:
         """Whether it has ended and its figures are final."""
         return self._done
+
+    @property
+    def is_left(self) -> bool:
+        """Whether this run of the server is done with it, and the next one takes it up."""
+        return self._done and self.outcome is None
 
     @property
     def queue_seconds(self) -> float:
@@ -149,14 +166,50 @@ class Execution:
 
     @property
     def is_durable(self) -> bool:
-        """Whether the next run of the server can take it up."""
+        """Whether it is kept on disk."""
         return self.before_attempt is not None
+
+    @property
+    def may_move_on(self) -> bool:
+        """Whether the next run of the server can make another attempt, once this one has made some.
+
+        It has the reader of no stream, and cannot know what that one has been told.
+        """
+        return self.is_durable and self.mode is not ExecutionMode.STREAM
 
     def pause_after(
         self, outcome: Outcome, seconds_left: float, backoff: Backoff, chance: float
     ) -> float | None:
-        """How long to wait before another attempt follows one with this outcome; None where none does."""
+        """How long to wait before another attempt follows one with this outcome; None where none does.
+
+        What was emitted cannot be taken back: none follows one that has begun to.
+        """
+        if self.stream is not None and self.stream.begun:
+            return None
         return self.retry.pause(outcome, self.attempts, seconds_left, backoff, chance)
+
+    def follow(self, news: Callable[[], None]) -> None:
+        """Call back whenever the guest has logged something, on the thread that runs it; must be short."""
+        with self._lock:
+            self._followers += (news,)
+
+    def unfollow(self, news: Callable[[], None]) -> None:
+        """Do not call back any more."""
+        with self._lock:
+            self._followers = tuple(each for each in self._followers if each is not news)
+
+    def logged(self) -> None:
+        """For the sandbox: there is more in the log."""
+        for news in self._followers:
+            news()
+
+    def log_from(self, start: int) -> bytes:
+        """What the present attempt has logged so far, or the last one did, behind that many bytes. On any thread."""
+        fiber = self.fiber
+        if fiber is not None:
+            return fiber.log_from(start)
+        # One that has just begun has no fiber yet, and what is known is of the attempt before it.
+        return b"" if self.status is ExecutionStatus.RUNNING else self.usage.stderr[start:]
 
     def add_usage(self, usage: Usage) -> None:
         """Count what an attempt used; what it wrote takes the place of what earlier ones did."""
@@ -191,25 +244,48 @@ class Execution:
         return self.outcome
 
 
+class BoundCall:
+    """A call whose function and limits have been found and checked, for one execution of it or for many.
+
+    Raises:
+        InvalidRequest, FunctionNotFound: the task does not have the function, or not so much to give.
+    """
+
+    __slots__ = ("_call", "_function", "_limits", "_memory_need")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._limits = call.task.limits.for_call(call.limits) if call.limits else call.task.limits
+        self._function = call.task.function(call.function)
+        self._memory_need = _memory_need(call.task, self._limits)
+
+    def execution(self, parameters: Sequence[Parameter]) -> Execution:
+        """An execution with these parameters, which nobody has accepted yet.
+
+        Raises:
+            InvalidRequest: they do not fit.
+        """
+        call, limits = self._call, self._limits
+        arguments = self._function.binding.arguments(parameters, limits, call.environment)
+        execution = Execution(call.execution_id, call, self._function, arguments, limits)
+        execution.memory_reserved = self._memory_need
+        return execution
+
+
 def execution_of(call: Call) -> Execution:
     """An execution of a call that fits its task, which nobody has accepted yet.
 
     Raises:
         InvalidRequest, FunctionNotFound: it does not fit.
     """
-    limits = call.task.limits.for_call(call.limits) if call.limits else call.task.limits
-    function = call.task.function(call.function)
-    arguments = function.binding.arguments(call.parameters, limits)
-    execution = Execution(call.execution_id, call, function, arguments, limits)
-    execution.memory_reserved = _memory_need(execution)
-    return execution
+    return BoundCall(call).execution(call.parameters)
 
 
-def _memory_need(execution: Execution) -> int:
-    """Bytes that the execution's sandbox can grow to."""
-    module = execution.task.module
+def _memory_need(task: Task, limits: Limits) -> int:
+    """Bytes that a sandbox of the task can grow to within these limits."""
+    module = task.module
     assert module is not None
-    if module.memory_export is None:
+    if not module.has_memory:
         return 0
-    most = execution.limits.max_memory_bytes
+    most = limits.max_memory_bytes
     return most if module.memory_max_pages is None else min(most, module.memory_max_pages * WASM_PAGE_BYTES)

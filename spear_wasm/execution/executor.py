@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from spear_wasm.engine.outcome import GuestFault
+from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.fiber import Fiber, FiberState
 from spear_wasm.execution.run_queue import RunQueue
 from spear_wasm.execution.timers import Timer, Timers
@@ -55,10 +56,10 @@ class Executor:
         """
         if on_the_spot:
             fiber.state = FiberState.POLLED
-            outcome = fiber.run_slice()
+            outcome = fiber.run_slice(brief=True)
             # The tick that cuts a slice comes at any time after the guest began: whole slices are measured.
             while outcome is None and _goes_on(fiber):
-                outcome = fiber.run_slice()
+                outcome = fiber.run_slice(brief=True)
             if outcome is not None:
                 with self._lock:
                     fiber.state = FiberState.ENDED
@@ -112,11 +113,6 @@ class Executor:
 
         self.at(time.monotonic() + every, lambda: self.defer(do_and_repeat))
 
-    def runnable(self) -> int:
-        """Fibers that wait for a turn."""
-        with self._lock:
-            return len(self._queue)
-
     def close(self) -> None:
         """Stop the threads and wait for them. All fibers must have ended."""
         with self._work:
@@ -139,6 +135,7 @@ class Executor:
                     self._queue.push(fiber)
                 else:
                     fiber.state = FiberState.WAITING
+                    self._set_alarm(fiber, wait)
                 self._work.notify()  # of the guest, or of its deadline
             else:
                 fiber.state = FiberState.ENDED
@@ -152,8 +149,20 @@ class Executor:
         with self._work:
             if fiber.state is FiberState.WAITING:
                 fiber.state = FiberState.RUNNABLE
+                self._stop_alarm(fiber)
                 self._queue.push(fiber)
                 self._work.notify()
+
+    def _set_alarm(self, fiber: Fiber, wait: Wait) -> None:
+        # At its deadline the guest ends anyway.
+        if wait.until is not None and wait.until < fiber.deadline:
+            fiber.alarm = Timer(wait.until, wait.end)
+            self._timers.add(fiber.alarm)
+
+    def _stop_alarm(self, fiber: Fiber) -> None:
+        if fiber.alarm is not None:
+            self._timers.cancel(fiber.alarm)
+            fiber.alarm = None
 
     def _run_turns(self) -> None:
         while (turn := self._next_turn()) is not None:
@@ -192,8 +201,10 @@ class Executor:
         self._finish(fiber, outcome)
 
     def _finish(self, fiber: Fiber, outcome: Outcome) -> None:
-        if fiber.timer is not None:
-            self.cancel_timer(fiber.timer)
+        if fiber.timer is not None:  # one without has never waited
+            with self._lock:
+                self._timers.cancel(fiber.timer)
+                self._stop_alarm(fiber)
         fiber.end(outcome)
 
 

@@ -8,8 +8,8 @@ from enum import Enum, auto
 
 import structlog
 
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.engine.outcome import GuestFault, failure
-from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.share import Share
 from spear_wasm.execution.timers import Timer
@@ -37,16 +37,17 @@ class Fiber:
     `deadline` is a time.monotonic() value; `cpu_limit_ms` of 0 is no limit. `on_end` is called once, by the
     thread that ended the fiber, before the sandbox is closed by `close`. `share` is its task's; without one it is
     weighed for itself. After a slice `waits_for` is what must be over before the next one makes sense, if anything.
+    `timer` ends it at its deadline, `alarm` what it waits for where that has a time.
     """
 
     __slots__ = (
-        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "cpu_ns", "deadline", "kill_fault", "sandbox", "share",
-        "state", "timer", "virtual_time", "waits_for",
+        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "alarm", "cpu_ns", "deadline", "kill_fault", "sandbox",
+        "share", "state", "timer", "virtual_time", "waits_for",
     )  # fmt: skip
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        sandbox: GuestSandbox,
         run: Run,
         *,
         deadline: float,
@@ -62,15 +63,22 @@ class Fiber:
         self.virtual_time = 0
         self.kill_fault: GuestFault | None = None
         self.timer: Timer | None = None
+        self.alarm: Timer | None = None
         self.waits_for: Wait | None = None
         self._run = run
         self._ticker = sandbox.linked.engine.ticker
         self._cpu_limit_ns = cpu_limit_ms * 1_000_000
         self._on_end = on_end
 
-    def run_slice(self) -> Outcome | None:
-        """Run the guest for one slice on this thread; its outcome if that was the last one."""
-        self._ticker.begin_slice()
+    def run_slice(self, *, brief: bool = False) -> Outcome | None:
+        """Run the guest for one slice on this thread; its outcome if that was the last one.
+
+        One that is expected to end in it is `brief`.
+        """
+        if brief:
+            self._ticker.begin_brief_slice()
+        else:
+            self._ticker.begin_slice()
         start = time.thread_time_ns()
         try:
             next(self._run)
@@ -85,13 +93,19 @@ class Fiber:
         used = time.thread_time_ns() - start
         self.cpu_ns += used
         self.waits_for = self.sandbox.waits_for if outcome is None else None
-        if outcome is None and self.waits_for is None:
+        if outcome is None and self.waits_for is None and not brief:
             self._ticker.slice_was_cut(used / 1e9)
         if outcome is None and self.kill_fault is None and 0 < self._cpu_limit_ns <= self.cpu_ns:
             self.kill_fault = GuestFault(
                 ErrorCode.CPU_TIME_EXCEEDED, f"the guest used its {self._cpu_limit_ns / 1e6:g} ms of CPU time"
             )
         return outcome
+
+    def log_from(self, start: int) -> bytes:
+        """What its guest has logged so far, behind that many bytes; nothing once it has ended. On any thread."""
+        logged = self.sandbox.log_from(start)
+        # Asked last: the sandbox of a guest that has ended may serve another execution, and hold its log.
+        return b"" if self.state is FiberState.ENDED else logged
 
     def charge(self, used_ns: int) -> None:
         """Count time against it and its task. The executor's lock guards this."""

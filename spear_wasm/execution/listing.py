@@ -6,17 +6,51 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.execution.execution import Execution
+from spear_wasm.model import ExecutionMode, ExecutionStatus
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from spear_wasm.execution.records import ExecutionRecord
-    from spear_wasm.model import ExecutionStatus
 
-Listed: TypeAlias = "Execution | ExecutionRecord"
+
+class ActiveExecution(msgspec.Struct, frozen=True):
+    """An execution that waits or runs on another worker, as it was when that one was asked."""
+
+    execution_id: str
+    task_id: str
+    function: str
+    mode: ExecutionMode
+    sequence: int
+    status: ExecutionStatus
+    started_at: float | None
+    run_seconds: float
+    attempts: int
+
+
+def as_active(execution: Execution) -> ActiveExecution:
+    """The same of one that is here."""
+    return ActiveExecution(
+        execution.id,
+        execution.task.id,
+        execution.function.name,
+        execution.mode,
+        execution.sequence,
+        execution.standing,
+        execution.started_at,
+        execution.run_seconds,
+        execution.attempts,
+    )
+
+
+Known: TypeAlias = "Execution | ExecutionRecord"
+"""An execution that is here, or what is known of one that has ended."""
+Listed: TypeAlias = "Execution | ExecutionRecord | ActiveExecution"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +66,18 @@ class Wanted:
         return (
             execution.sequence > self.after
             and (not self.task_id or task_id_of(execution) == self.task_id)
-            and (self.status is None or execution.status is self.status)
+            and (self.status is None or status_of(execution) is self.status)
         )
 
 
 def task_id_of(execution: Listed) -> str:
     """The task that an execution is of."""
     return execution.task.id if isinstance(execution, Execution) else execution.task_id
+
+
+def status_of(execution: Listed) -> ExecutionStatus:
+    """How it is, as far as that is to be told."""
+    return execution.standing if isinstance(execution, Execution) else execution.status
 
 
 def oldest(

@@ -42,6 +42,15 @@ class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
         return self.outcome.status
 
 
+def without_payload(record: ExecutionRecord) -> ExecutionRecord:
+    """The same without what the execution gave and wrote."""
+    return msgspec.structs.replace(
+        record,
+        outcome=msgspec.structs.replace(record.outcome, values=()),
+        usage=msgspec.structs.replace(record.usage, stdout=b"", stderr=b""),
+    )
+
+
 def record_of(execution: Execution) -> ExecutionRecord:
     """The record of an execution that has ended."""
     assert execution.outcome is not None

@@ -13,13 +13,16 @@ class MessageStream:
 
     The guest's side asks `room_for` a message, waits where it must, and `put`s it. The reader's side is told by
     its listener that something is there, and `take`s until nothing is. Where the guest waits, it is woken when
-    half of all has been read: not for every message.
+    half of all has been read: not for every message. Once it has `begun`, what was put cannot be taken back.
     """
 
-    __slots__ = ("_bytes", "_listener", "_lock", "_max_messages", "_messages", "_wait", "_wanted", "largest")
+    __slots__ = (
+        "_bytes", "_listener", "_lock", "_max_messages", "_messages", "_wait", "_wanted", "begun", "largest",
+    )  # fmt: skip
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self.largest = max_bytes
+        self.begun = False
         self._max_messages = max_messages
         self._lock = threading.Lock()  # guards: all below
         # A list, though it is taken from its front: it is short, and a deque is large while it is empty.
@@ -39,6 +42,7 @@ class MessageStream:
 
     def put(self, message: bytes) -> None:
         """Add a message for which there is room."""
+        self.begun = True
         with self._lock:
             listener = None if self._messages else self._listener
             self._messages.append(message)

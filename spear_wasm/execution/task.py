@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from spear_wasm.errors import FunctionNotFound
 from spear_wasm.execution.share import Share
 from spear_wasm.limits import UNSAID, Limits, ResourceLimits
+from spear_wasm.model import ExecutionStatus
+from spear_wasm.scheduling import Holding
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spear_wasm.engine.sandbox import Sandbox, Steps
+    from spear_wasm.engine.guest_sandbox import GuestSandbox, Steps
     from spear_wasm.execution.execution import Execution
+    from spear_wasm.execution.shared_turns import SharedTurns
     from spear_wasm.execution.task_policy import TaskPolicy
-    from spear_wasm.model import ExecutionStatus, ModuleInfo
+    from spear_wasm.model import ModuleInfo
     from spear_wasm.pool import Pool
     from spear_wasm.runtime import CallableFunction, Runtime
 
@@ -70,6 +75,27 @@ class TaskRecord:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TaskTotal:
+    """How many executions of a task have ended, and how and when the last one did, in seconds since the epoch."""
+
+    task_id: str
+    ended: int
+    last_status: ExecutionStatus
+    last_ended_at: float
+
+
+class TaskCount(msgspec.Struct, frozen=True):
+    """What one worker knows of a task that the disk does not; times in seconds since the epoch."""
+
+    task_id: str
+    uncounted: int
+    running: int
+    waiting: int
+    last_status: ExecutionStatus | None
+    last_ended_at: float
+
+
 class TaskFunction:
     """A function of a task, bound once, and how its runs have gone."""
 
@@ -91,29 +117,43 @@ class Linkage:
     """A task's artifact, linked for one engine: its pool, and how its sandboxes are prepared."""
 
     pool: Pool
-    prepare: Callable[[Sandbox], Steps]
+    prepare: Callable[[GuestSandbox], Steps]
 
 
 class Task:
-    """A task in service. `record`, `limits`, `policy` and `runtime` never change.
+    """A task in service. `record`, `limits`, `policy`, `runtime` and `settings`, its runtime's, never change.
 
     `share` is the executor's; everything else is guarded by the manager's lock.
     """
 
-    def __init__(self, record: TaskRecord, limits: Limits, policy: TaskPolicy, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        record: TaskRecord,
+        limits: Limits,
+        policy: TaskPolicy,
+        runtime: Runtime,
+        settings: object = None,
+    ) -> None:
         self.record = record
         self.limits = limits
         self.policy = policy
         self.runtime = runtime
+        self.settings = settings
         self.module: ModuleInfo | None = None
         self.linkages: dict[bool, Linkage] = {}
         """By whether fuel is metered."""
         self.functions: dict[str, TaskFunction] = {}
         self.active: dict[str, Execution] = {}
         """Executions that wait or run, by id."""
+        self.most_at_once = limits.max_concurrency
+        """How many of its executions may run at once in this process."""
+        self.turns: SharedTurns | None = None
+        """What all workers take turns by, where it may have fewer than there are workers."""
         self.share = Share()
-        self.running = 0
+        self.holding = Holding()
         self.executions = 0
+        self.uncounted = 0
+        """Executions that ended, and that the disk does not know of yet: of them it counts the durable ones alone."""
         self.last_status: ExecutionStatus | None = None
         self.updated_at = record.created_at
         self.deleted = False
@@ -135,6 +175,12 @@ class Task:
         self.updated_at = max(self.record.created_at, int(at * 1000))
 
     @property
+    def waiting(self) -> int:
+        """Its executions that have been accepted and hold no room: in the line, held, or between two attempts."""
+        # One that has ended holds its room for a moment longer than it is active.
+        return max(0, len(self.active) - self.holding.places)
+
+    @property
     def is_planned(self) -> bool:
         """Whether it has not been in service yet."""
         return self.record.sequence == 0
@@ -148,7 +194,7 @@ class Task:
         known = self.functions.get(name)
         if known is None:
             assert self.module is not None
-            binding = self.runtime.bind(self.module, name)
+            binding = self.runtime.bind(self.module, name, self.settings)
             if binding is None:
                 raise self._no_function(name, self.module)
             known = self.functions.setdefault(name, TaskFunction(name, binding))

@@ -20,7 +20,7 @@ class Verdict(Enum):
 
     START = auto()
     TASK_IS_FULL = auto()
-    """Its task runs as many as it may; others can go ahead."""
+    """Its task runs as many as it may, or as are its share; others can go ahead."""
     SERVER_IS_FULL = auto()
     """There is no room for it on the server. Nobody goes ahead, or large executions would wait for ever."""
 
@@ -91,11 +91,6 @@ class InstanceScheduler(Generic[Item]):
                     return None
                 full.add(task)
         return None
-
-    def waiting(self, task: Hashable) -> list[Item]:
-        """The items of a task in the order in which they are to go."""
-        places = self._places.get(task, {})
-        return sorted(places, key=lambda item: (-places[item][0], places[item][1].rank))
 
     def _take(self, priority: int, task: Hashable, item: Item) -> None:
         self._forget(task, item)

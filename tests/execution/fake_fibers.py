@@ -47,7 +47,9 @@ class FakeFiber(Fiber):
         cpu_limit_ms: int = 0,
         then: Callable[[], None] = lambda: None,
     ) -> None:
-        ticker = SimpleNamespace(begin_slice=lambda: None, slice_was_cut=lambda _: None)
+        ticker = SimpleNamespace(
+            begin_slice=lambda: None, begin_brief_slice=lambda: None, slice_was_cut=lambda _: None
+        )
         sandbox = SimpleNamespace(
             doing="",
             linked=SimpleNamespace(engine=SimpleNamespace(ticker=ticker)),

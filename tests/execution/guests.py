@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Guests:
         )
         return self.host.registration.register(spec, name or f"task {next(_numbers)}")
 
+    def delete(self, reference: str, *, force: bool, forget_records: bool) -> int:
+        """End a task; how many records were forgotten with it."""
+        task = self.host.tasks.get(reference)
+        return self.host.delete_task(task, force=force, forget_records=forget_records)
+
     def submit(
         self, task: Task, function: str, *values: Json, on_the_spot: bool = False, **call: Any
     ) -> Execution:
@@ -119,11 +124,11 @@ class Guests:
     def validate(self) -> None:
         """What must hold whenever nothing waits or runs."""
         manager, tasks = self.manager, self.host.tasks.all()
-        until(lambda: not manager._running)  # answers come before what they used is given back
-        assert not manager._active
-        assert len(manager._scheduler) == 0
-        assert (manager._capacity.taken, manager._capacity.memory_taken) == (0, 0)
-        assert [task.running for task in tasks] == [0] * len(tasks)
+        until(lambda: not manager.stats().running)  # answers come before what they used is given back
+        assert not self.host.executions.active()
+        assert manager._admission.is_idle
+        assert manager._admission._room.memory_taken == 0
+        assert [task.holding.places for task in tasks] == [0] * len(tasks)
         assert [task.active for task in tasks] == [{}] * len(tasks)
 
 
@@ -156,8 +161,10 @@ class ThreadNames:
         self._binding = function.binding
         function.binding = self
 
-    def arguments(self, parameters: Sequence[Parameter], limits: Limits) -> object:
-        return self._binding.arguments(parameters, limits)
+    def arguments(
+        self, parameters: Sequence[Parameter], limits: Limits, environment: Mapping[str, str]
+    ) -> object:
+        return self._binding.arguments(parameters, limits, environment)
 
     def steps(
         self, sandbox: Sandbox, arguments: object, limits: Limits

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.errors import ServerBusy
 from spear_wasm.execution.execution import Execution
 from spear_wasm.execution.task import Linkage, Task
@@ -37,11 +37,11 @@ class PoolThatTellsFirst:
         self.linked = linkage.pool.linked
         task.linkages[False] = Linkage(self, linkage.prepare)
 
-    def take(self, limits: Limits, *, fresh: bool) -> Sandbox:
+    def take(self, limits: Limits, *, fresh: bool) -> GuestSandbox:
         self._before_taking()
         return self._pool.take(limits, fresh=fresh)
 
-    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:
+    def give_back(self, sandbox: GuestSandbox, use: Use | None) -> bool:
         return self._pool.give_back(sandbox, use)
 
     def stats(self) -> PoolStats:
@@ -211,12 +211,12 @@ def test_a_drain_that_looks_while_the_last_one_leaves_the_line_does_not_sleep_th
     until(lambda: manager._all_ended._waiters)  # type: ignore[attr-defined]  # who sleeps on the condition
 
     # Nothing runs any more, and the thread that would start what waits is held back.
-    gate, start_waiting = Gate(), manager._start_waiting
-    monkeypatch.setattr(manager, "_start_waiting", gate)
+    gate, begin_waiting = Gate(), manager._begin_waiting
+    monkeypatch.setattr(manager, "_begin_waiting", gate)
     ending = threading.Thread(target=lambda: guests.cancel(running))
     ending.start()
     gate.wait_until_reached()
-    monkeypatch.setattr(manager, "_start_waiting", start_waiting)
+    monkeypatch.setattr(manager, "_begin_waiting", begin_waiting)
     until(lambda: manager._all_ended._waiters)  # type: ignore[attr-defined]  # it has looked, and sleeps again
 
     guests.cancel(waiting)

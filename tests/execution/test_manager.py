@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from spear_wasm.engine.sandbox import Sandbox, Steps
+from spear_wasm.engine.guest_sandbox import GuestSandbox, Steps
 from spear_wasm.errors import (
     ExecutionExists,
     FunctionNotFound,
@@ -174,10 +174,10 @@ def test_a_call_may_insist_on_a_new_sandbox(guests: Guests) -> None:
 
 def test_sandboxes_that_cannot_be_prepared_do_not_keep_the_host_busy(guests: Guests) -> None:
     task = guests.task("initialize_trap", ready=2)
-    until(lambda: not guests.manager._preparing)
+    until(lambda: not len(guests.manager.preparations))
     assert guests.ready_of(task) == 0
     assert guests.run(task, "answer").status is FAILED
-    until(lambda: not guests.manager._preparing)
+    until(lambda: not len(guests.manager.preparations))
     assert guests.host.registration._pools._capacity.taken == 0
 
 
@@ -187,11 +187,11 @@ def test_a_runtime_that_fails_to_prepare_a_sandbox_says_so_to_the_pool_and_harms
     task = guests.task("calc")
     told: queue.Queue[bool] = queue.Queue()
 
-    def broken(_: Sandbox) -> Steps:
+    def broken(_: GuestSandbox) -> Steps:
         raise KeyError("a bug")
 
     with closing(task.linkages[False].pool.take(task.limits, fresh=True)) as sandbox:
-        guests.manager.prepare_later(task, broken)(sandbox, told.put)
+        guests.manager.preparations.of(task, broken)(sandbox, told.put)
         assert told.get(timeout=PATIENCE) is False
     assert guests.values(task, "add", 1, 2) == (3,)
 
@@ -437,9 +437,9 @@ def test_the_figures_count_what_waits_runs_and_has_ended(guests: Guests) -> None
     guests.run(task, "spin", budget_ms=20)
     guests.cancel(guests.spinning(task))
     running, waiting = guests.spinning(task), guests.spinning(task)
-    until(lambda: guests.manager._capacity.taken == 1)
+    until(lambda: guests.manager.stats().running == 1)
     stats = guests.manager.stats()
-    assert (stats.running, stats.pending, stats.active_tasks, stats.sandboxes) == (1, 1, 1, 1)
+    assert (stats.running, stats.pending, len(stats.active_tasks)) == (1, 1, 1)
     assert (stats.tally.completed, stats.tally.failed, stats.tally.cancelled) == (1, 2, 1)
     assert guests.manager.stats(hours=1).tally == stats.tally
     assert 0 < stats.tally.average_run_ms <= stats.tally.average_response_ms
@@ -460,7 +460,7 @@ def test_what_ended_is_remembered_with_its_figures(guests: Guests) -> None:
     task = guests.task(limits=ResourceLimits(max_memory_bytes=2 << 20))
     done = [guests.run(task, "grow_forever"), guests.run(task, "unreachable")]
     running = guests.spinning(task)
-    active, records = guests.manager.records_of(task, 10)
+    active, records = guests.host.executions.of_task(task, 10)
     assert active == [running]
     assert [record.execution_id for record in records] == [each.id for each in reversed(done)]
     assert records[1].usage.peak_memory_bytes == 2 << 20
@@ -475,7 +475,7 @@ def test_the_list_of_a_tasks_executions_is_as_long_as_was_asked(guests: Guests) 
         guests.run(task, "unreachable")
     running = [guests.spinning(task) for _ in range(2)]
     for limit in range(6):
-        active, records = guests.manager.records_of(task, limit)
+        active, records = guests.host.executions.of_task(task, limit)
         assert len(active) + len(records) == limit
     guests.cancel(*running)
 
@@ -504,9 +504,9 @@ def test_what_has_not_ended_within_the_grace_is_cancelled(guests: Guests) -> Non
 
 def test_draining_ends_the_preparation_of_sandboxes_too(guests: Guests) -> None:
     guests.task("initialize_spin", ready=3)
-    assert len(guests.manager._preparing) == 3
+    assert len(guests.manager.preparations) == 3
     guests.manager.drain(0.01)
-    until(lambda: not guests.manager._preparing)
+    until(lambda: not len(guests.manager.preparations))
 
 
 def test_draining_waits_for_large_sandboxes_to_be_closed(guests: Guests) -> None:
@@ -535,7 +535,7 @@ def test_a_large_guests_answer_does_not_wait_for_its_memory_to_be_cleared(guests
     guests.manager._executor.defer(gate)
     execution = guests.run(guests.task(), "grow_forever")
     assert execution.usage.peak_memory_bytes == 64 << 20
-    assert guests.manager.stats().running == guests.manager.stats().sandboxes == 1  # its room is not free yet
+    assert guests.manager.stats().running == 1  # its room is not free yet
     gate.open()
     guests.validate()
 

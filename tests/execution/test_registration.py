@@ -13,11 +13,11 @@ from spear_wasm.errors import (
     ArtifactNotFound,
     ChecksumMismatch,
     InvalidRequest,
+    LocationForbidden,
     TaskBusy,
     TaskExists,
     TaskNotFound,
     TooManyTasks,
-    Unimplemented,
     UnknownRuntime,
 )
 from spear_wasm.execution.execution import Call
@@ -64,7 +64,7 @@ def test_the_name_of_other_work_is_taken(guests: Guests) -> None:
     ("spec", "name", "error"),
     [
         (ArtifactSpec(artifact_id="nothing"), "", ArtifactNotFound),
-        (ArtifactSpec(artifact_id="nothing", location="https://example.com/x.wasm"), "", Unimplemented),
+        (ArtifactSpec(artifact_id="nothing", location="https://example.com/x.wasm"), "", LocationForbidden),
         (replace(CALC, checksum="00" * 32), "", ChecksumMismatch),
         (replace(CALC, artifact_type="cobol"), "", UnknownRuntime),
         (replace(CALC, environment={"KEY": "value"}), "", InvalidRequest),
@@ -110,7 +110,7 @@ def test_tasks_outlive_their_host(stocked_dir: Path, tmp_path: Path) -> None:
     with guests_on(data_dir, config_with()) as guests:
         restored = guests.host.tasks.get("adder")
         assert restored is not task
-        assert (restored.record, restored.limits, restored.executions) == (task.record, task.limits, 0)
+        assert (restored.record, restored.limits, restored.executions) == (task.record, task.limits, 1)
         guests.host.registration.link(restored, metered=False)
         assert guests.values(restored, "add", 1, 2) == (3,)
 
@@ -136,51 +136,50 @@ def test_a_task_with_executions_is_busy(guests: Guests) -> None:
     with pytest.raises(
         TaskBusy, match="has 2 executions waiting or running; wait for them, or force"
     ) as refused:
-        guests.host.registration.delete(task.id, force=False, forget_records=False)
+        guests.delete(task.id, force=False, forget_records=False)
     assert refused.value.metadata == {"active": "2"}
     assert guests.host.tasks.get(task.name) is task
     guests.cancel(running, waiting)
-    assert guests.host.registration.delete(task.id, force=False, forget_records=True) == 2
+    assert guests.delete(task.id, force=False, forget_records=True) == 2
     assert guests.host.tasks.find(task.name) is None
 
 
 def test_force_ends_what_waits_and_runs(guests: Guests) -> None:
     task = guests.task(limits=ONE_AT_A_TIME)
     executions = [guests.spinning(task) for _ in range(3)]
-    guests.host.registration.delete(task.name, force=True, forget_records=False)
+    guests.delete(task.name, force=True, forget_records=False)
     assert [ended(each).status for each in executions] == [CANCELLED] * 3
     assert {ended(each).error_message for each in executions} == {"the task was deleted"}
 
 
 def test_a_deleted_task_accepts_nothing(guests: Guests) -> None:
     task = guests.task("calc")
-    guests.host.registration.delete(task.id, force=False, forget_records=False)
+    guests.delete(task.id, force=False, forget_records=False)
     with pytest.raises(TaskNotFound, match="was deleted"):
         guests.submit(task, "answer")
     with pytest.raises(TaskNotFound):
-        guests.host.registration.delete(task.id, force=True, forget_records=False)
+        guests.delete(task.id, force=True, forget_records=False)
 
 
 def test_nothing_is_remembered_of_what_ends_after_its_task_is_gone(guests: Guests) -> None:
     task = guests.task()
     running = guests.spinning(task, execution_id="mine")
-    guests.host.registration.delete(task.id, force=True, forget_records=True)
+    guests.delete(task.id, force=True, forget_records=True)
     ended(running)
-    assert guests.manager.records_of(task, 10) == ([], [])
+    assert guests.host.executions.of_task(task, 10) == ([], [])
     assert guests.run(guests.task("calc"), "answer", execution_id="mine").status is ExecutionStatus.COMPLETED
 
 
 def test_records_are_kept_unless_they_are_to_be_forgotten(guests: Guests) -> None:
     task = guests.task("calc")
     guests.run(task, "answer", execution_id="mine")
-    assert guests.host.registration.delete(task.id, force=False, forget_records=False) == 0
-    assert [record.execution_id for record in guests.manager.records_of(task, 10)[1]] == ["mine"]
+    assert guests.delete(task.id, force=False, forget_records=False) == 0
+    assert [record.execution_id for record in guests.host.executions.of_task(task, 10)[1]] == ["mine"]
 
 
 def test_an_execution_about_to_start_when_its_task_is_deleted_is_cancelled(guests: Guests) -> None:
     task = guests.task(limits=ONE_AT_A_TIME)
-    delete = guests.host.registration.delete
-    PoolThatTellsFirst(task, lambda: delete(task.id, force=True, forget_records=False))
+    PoolThatTellsFirst(task, lambda: guests.delete(task.id, force=True, forget_records=False))
     assert ended(guests.spinning(task)).status is CANCELLED
 
 
@@ -192,7 +191,7 @@ def test_what_is_ready_or_being_prepared_goes_with_its_task(guests: Guests) -> N
     until(lambda: guests.ready_of(ready) == 2)
     assert ready_room(guests) == 4
     for task in (ready, preparing):
-        guests.host.registration.delete(task.id, force=True, forget_records=False)
+        guests.delete(task.id, force=True, forget_records=False)
     until(lambda: ready_room(guests) == 0)
 
 
@@ -205,7 +204,7 @@ def test_a_task_that_is_deleted_while_it_is_linked_keeps_no_sandboxes(
     load = guests.host.code.load
 
     def delete_and_load(*args: object, **options: object) -> object:
-        guests.host.registration.delete(task.id, force=True, forget_records=False)
+        guests.delete(task.id, force=True, forget_records=False)
         return load(*args, **options)  # type: ignore[arg-type]  # whatever it is given
 
     monkeypatch.setattr(guests.host.code, "load", delete_and_load)
@@ -251,14 +250,14 @@ def test_an_artifact_that_is_removed_while_a_task_is_linked_leaves_no_sandboxes(
 ) -> None:
     task = guests.task("initialize", ready=2)
     guests.host.registration.artifact_removed(task.record.digest)
-    link = guests.host.engines[False].link
+    link = guests.host.engines.get(metered=False).link
 
     def remove_and_link(*args: object) -> object:
         linked = link(*args)  # type: ignore[arg-type]  # whatever it is given
         remove_artifact(guests, "initialize")
         return linked
 
-    monkeypatch.setattr(guests.host.engines[False], "link", remove_and_link)
+    monkeypatch.setattr(guests.host.engines.get(metered=False), "link", remove_and_link)
     guests.host.registration.link(task, metered=False)
     assert not task.linkages
     until(lambda: ready_room(guests) == 0)

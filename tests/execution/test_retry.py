@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_wasm.engine.outcome import failure
 from spear_wasm.execution.retry import Backoff, RetryPolicy
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome
 
@@ -26,10 +25,14 @@ backoffs = st.builds(
 )
 
 
+def failed(code: ErrorCode) -> Outcome:
+    return Outcome(ExecutionStatus.FAILED, error_code=code, error_message="why")
+
+
 def pause_after(
     code: ErrorCode, policy: RetryPolicy, attempts: int = 1, seconds_left: float = FOR_EVER
 ) -> float | None:
-    return policy.pause(failure(code, "why"), attempts, seconds_left, BACKOFF, 0.5)
+    return policy.pause(failed(code), attempts, seconds_left, BACKOFF, 0.5)
 
 
 @pytest.mark.parametrize("code", sorted(HOST))
@@ -73,7 +76,7 @@ def test_there_are_never_more_attempts_than_one_and_the_retries(
 def test_a_retry_begins_within_the_budget_or_not_at_all(
     backoff: Backoff, attempts: int, chance: float, seconds_left: float
 ) -> None:
-    lost = failure(ErrorCode.WORKER_LOST, "why")
+    lost = failed(ErrorCode.WORKER_LOST)
     pause = RetryPolicy(100).pause(lost, attempts, seconds_left, backoff, chance)
     assert pause is None or 0 < pause < seconds_left
     assert (pause is None) == (backoff.pause(attempts, chance) >= seconds_left)

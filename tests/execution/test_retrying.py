@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
+from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.errors import ServerBusy
 from spear_wasm.execution.execution import Execution
+from spear_wasm.execution.stream import MessageStream
 from spear_wasm.execution.task import Task
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, Usage
@@ -35,13 +37,15 @@ def small(open_guests: OpenGuests, **execution: object) -> Guests:
 
 @contextmanager
 def no_room_in_the_engine(task: Task) -> Iterator[None]:
-    """Meanwhile no sandbox can be made: others have taken them all."""
+    """Meanwhile no sandbox with a memory can be made: others have taken them all."""
     linked = task.linkages[False].pool.linked
-    sandboxes = [Sandbox(linked, task.limits) for _ in range(SANDBOXES)]
+    sandboxes: list[Sandbox] = []
     try:
-        for sandbox in sandboxes:
-            for _ in sandbox.instantiate():
-                pass
+        with suppress(GuestFault):
+            while True:
+                sandboxes.append(Sandbox(linked, task.limits))
+                for _ in sandboxes[-1].instantiate():
+                    pass
         yield
     finally:
         for sandbox in sandboxes:
@@ -51,18 +55,18 @@ def no_room_in_the_engine(task: Task) -> Iterator[None]:
 @contextmanager
 def pausing(guests: Guests) -> Iterator[Execution]:
     """An execution whose first attempt has failed, and whose second one is far away."""
-    task = guests.task("calc")
+    task = guests.task("initialize")
     with no_room_in_the_engine(task):
-        execution = guests.submit(task, "answer", max_retries=5)
+        execution = guests.submit(task, "get", max_retries=5)
         until(lambda: execution.failed)
         yield execution
 
 
 def test_what_the_host_failed_to_do_is_tried_again_until_it_can(open_guests: OpenGuests) -> None:
     guests = small(open_guests, **SOON)
-    task = guests.task("calc")
+    task = guests.task("initialize")
     with no_room_in_the_engine(task):
-        execution = guests.submit(task, "answer", max_retries=100)
+        execution = guests.submit(task, "get", max_retries=100)
         until(lambda: execution.failed)
     assert ended(execution).status is COMPLETED
     assert execution.attempts > 1
@@ -71,10 +75,10 @@ def test_what_the_host_failed_to_do_is_tried_again_until_it_can(open_guests: Ope
 
 def test_the_host_fails_for_good_where_the_retries_are_used_up(open_guests: OpenGuests) -> None:
     guests = small(open_guests, **SOON)
-    task = guests.task("calc")
+    task = guests.task("initialize")
     with no_room_in_the_engine(task):
-        execution = guests.run(task, "answer", max_retries=3)
-        never_again = guests.run(task, "answer")
+        execution = guests.run(task, "get", max_retries=3)
+        never_again = guests.run(task, "get")
     for each, attempts in ((execution, 4), (never_again, 1)):
         assert each.outcome is not None
         assert each.outcome.error_code is ErrorCode.INSTANCE_FAILED
@@ -89,8 +93,8 @@ def test_a_pause_holds_neither_room_nor_thread(open_guests: OpenGuests) -> None:
     with pausing(guests) as execution:
         until(lambda: not guests.manager.stats().running)
         assert execution.status is PENDING
-        assert execution.task.running == 0
-        assert (guests.manager._capacity.taken, guests.manager._capacity.memory_taken) == (0, 0)
+        assert execution.task.holding.places == 0
+        assert guests.manager._admission._room.memory_taken == 0
         assert guests.manager.stats().pending == 1
         assert threading.active_count() <= threads
         assert execution.started_at is not None
@@ -119,13 +123,13 @@ def test_a_server_that_stops_ends_a_pause_with_what_had_failed(open_guests: Open
 def test_what_fails_while_the_server_stops_does_not_begin_again(open_guests: OpenGuests) -> None:
     guests = small(open_guests, **SOON)
     task = guests.task(retry_traps=True)
-    conclude = guests.manager._conclude
+    conclude = guests.manager._attempts._conclude
 
     def stop_first(execution: Execution, outcome: Outcome, usage: Usage) -> None:
         guests.manager.stop_accepting()
         conclude(execution, outcome, usage)
 
-    guests.manager._conclude = stop_first  # type: ignore[method-assign]  # forces the race
+    guests.manager._attempts._conclude = stop_first  # forces the race
     execution = guests.run(task, "unreachable", max_retries=100)
     assert execution.attempts == 1
     assert execution.status is FAILED
@@ -133,9 +137,9 @@ def test_what_fails_while_the_server_stops_does_not_begin_again(open_guests: Ope
 
 def test_a_retry_that_could_not_begin_within_the_budget_is_not_waited_for(open_guests: OpenGuests) -> None:
     guests = small(open_guests, **MUCH_LATER)
-    task = guests.task("calc")
+    task = guests.task("initialize")
     with no_room_in_the_engine(task):
-        execution = guests.run(task, "answer", max_retries=5, budget_ms=12_000)
+        execution = guests.run(task, "get", max_retries=5, budget_ms=12_000)
     assert execution.outcome is not None
     assert execution.outcome.error_code is ErrorCode.INSTANCE_FAILED
     assert execution.attempts == 1
@@ -146,13 +150,13 @@ def test_a_cancellation_that_comes_when_the_guest_has_failed_already_is_heeded(
 ) -> None:
     guests = small(open_guests, **SOON)
     task = guests.task(retry_traps=True)
-    conclude = guests.manager._conclude
+    conclude = guests.manager._attempts._conclude
 
     def cancel_first(execution: Execution, outcome: Outcome, usage: Usage) -> None:
         guests.manager.cancel(execution, "too late for the guest")
         conclude(execution, outcome, usage)
 
-    guests.manager._conclude = cancel_first  # type: ignore[method-assign]  # forces the race
+    guests.manager._attempts._conclude = cancel_first  # forces the race
     execution = guests.run(task, "unreachable", max_retries=100)
     assert execution.status is ExecutionStatus.CANCELLED
     assert execution.attempts == 1
@@ -161,7 +165,7 @@ def test_a_cancellation_that_comes_when_the_guest_has_failed_already_is_heeded(
 def test_a_cancellation_that_comes_while_the_guest_fails_waits_for_no_pause(open_guests: OpenGuests) -> None:
     guests = small(open_guests, **MUCH_LATER)
     task = guests.task(retry_traps=True)
-    end_waiting, conclude = guests.manager._end_waiting, guests.manager._conclude
+    end_waiting, conclude = guests.manager._end_waiting, guests.manager._attempts._conclude
     gate = Gate()
 
     def conclude_later(execution: Execution, outcome: Outcome, usage: Usage) -> None:
@@ -174,7 +178,7 @@ def test_a_cancellation_that_comes_while_the_guest_fails_waits_for_no_pause(open
         until(lambda: execution.failed or execution.done)
         return found
 
-    guests.manager._conclude = conclude_later  # type: ignore[method-assign]  # forces the race
+    guests.manager._attempts._conclude = conclude_later  # forces the race
     guests.manager._end_waiting = look_before_the_end  # type: ignore[method-assign]
     execution = guests.submit(task, "unreachable", max_retries=100)
     gate.wait_until_reached()
@@ -192,6 +196,23 @@ def test_a_trap_is_retried_where_the_task_asks_for_it_only(
     assert execution.outcome is not None
     assert execution.outcome.error_code is ErrorCode.TRAP_UNREACHABLE
     assert execution.attempts == attempts
+
+
+def test_a_stream_begins_again_as_long_as_nothing_was_emitted(open_guests: OpenGuests) -> None:
+    guests = small(open_guests, **SOON)
+    task, stream = guests.task("emitter"), MessageStream(max_messages=10, max_bytes=100)
+    with no_room_in_the_engine(task):
+        execution = guests.submit(task, "emit_numbers", 2, 4, max_retries=100, stream=stream)
+        until(lambda: execution.failed)
+    assert ended(execution).status is COMPLETED
+    assert [stream.take() for _ in range(3)] == [bytes(4), b"\1\0\0\0", None]
+
+
+def test_a_stream_of_which_something_was_emitted_does_not_begin_again(open_guests: OpenGuests) -> None:
+    guests = small(open_guests, **SOON)
+    task, stream = guests.task("emitter", retry_traps=True), MessageStream(max_messages=10, max_bytes=100)
+    execution = guests.run(task, "emit_and_trap", 1, max_retries=100, stream=stream)
+    assert (execution.status, execution.attempts) == (FAILED, 1)
 
 
 def test_what_all_attempts_cost_is_told_together(open_guests: OpenGuests) -> None:
@@ -226,6 +247,6 @@ def test_those_in_a_pause_take_places_in_the_bounded_line(open_guests: OpenGuest
     guests = small(open_guests, max_pending=1, **MUCH_LATER)
     with pausing(guests) as execution:
         with pytest.raises(ServerBusy):
-            guests.submit(execution.task, "answer")
+            guests.submit(execution.task, "get")
         guests.cancel(execution)
-    assert guests.run(execution.task, "answer").status is COMPLETED
+    assert guests.run(execution.task, "get").status is COMPLETED

@@ -134,7 +134,7 @@ def test_what_is_kept_goes_with_its_task_and_with_its_artifact(guests: Guests) -
     for task in (doomed, orphan):
         guests.run(task, "leave", 1)
     assert pools.stats().ready == 2
-    guests.host.registration.delete(doomed.id, force=True, forget_records=True)
+    guests.delete(doomed.id, force=True, forget_records=True)
     assert pools.stats().ready == 1
     running = guests.submit(orphan, "leave_and_spin", 2, budget_ms=50)
     guests.host.registration.artifact_removed(orphan.record.digest)
@@ -212,4 +212,4 @@ def test_no_call_finds_a_mark_that_is_not_its_own_tasks(
         assert found == 0 or (whose < 2 and not fresh and found in good[whose] - {mark})
     assert max(uses_of.values()) <= uses
     for task in tasks:
-        guests.host.registration.delete(task.id, force=True, forget_records=True)
+        guests.delete(task.id, force=True, forget_records=True)

@@ -12,6 +12,7 @@ from spear_wasm.execution.task_policy import TaskPolicy
 from spear_wasm.pool import PoolTerms
 from spear_wasm.pool.scaling import Scaling
 from spear_wasm.scheduling.policies import SchedulingPolicy
+from spear_wasm.wishes import Wishes
 
 SERVER = InstancePoolConfig(
     max_ready_per_task=4,
@@ -24,8 +25,15 @@ SERVER = InstancePoolConfig(
 )
 
 
+def policy_of(asked: dict[str, object], server: InstancePoolConfig) -> TaskPolicy:
+    wishes = Wishes(asked)
+    policy = TaskPolicy.parse(wishes, server)
+    wishes.refuse_others()
+    return policy
+
+
 def terms(**asked: object) -> PoolTerms:
-    return TaskPolicy.parse(asked, SERVER).pool
+    return policy_of(asked, SERVER).pool
 
 
 def refusal(**asked: object) -> str:
@@ -115,8 +123,8 @@ def test_what_is_no_duration_is_refused_by_its_key(asked: object) -> None:
 
 
 def test_a_task_may_have_its_traps_retried() -> None:
-    assert TaskPolicy.parse({"retry_traps": True}, SERVER).retry_traps
-    assert not TaskPolicy.parse({}, SERVER).retry_traps
+    assert policy_of({"retry_traps": True}, SERVER).retry_traps
+    assert not policy_of({}, SERVER).retry_traps
 
 
 @pytest.mark.parametrize("asked", [1, 0.0, None, "true", [True]])
@@ -145,6 +153,6 @@ def test_an_unknown_key_is_refused_by_its_name() -> None:
 
 def test_the_servers_policies_and_ways_of_scaling_are_those_that_there_are() -> None:
     for policy in SchedulingPolicy:
-        assert TaskPolicy.parse({}, InstancePoolConfig(scheduling=policy.value)).pool.scheduling is policy
+        assert policy_of({}, InstancePoolConfig(scheduling=policy.value)).pool.scheduling is policy
     for scaling in Scaling:
-        assert TaskPolicy.parse({}, InstancePoolConfig(scaling=scaling.value)).pool.scaling is scaling
+        assert policy_of({}, InstancePoolConfig(scaling=scaling.value)).pool.scaling is scaling

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from runtimes.core.host import RUNTIME
 from spear_wasm.errors import InvalidRequest, TaskExists, TaskNotFound, TooManyTasks
+from spear_wasm.execution.storage import SqliteTaskStore, TaskStore
 from spear_wasm.execution.task import ArtifactSpec, Task, TaskRecord
 from spear_wasm.execution.task_policy import TaskPolicy
 from spear_wasm.execution.task_registry import TaskRegistry
-from spear_wasm.execution.task_store import TaskStore
 from spear_wasm.limits import ResourceLimits
 from tests.workshop import LIMITS, at_once
 
@@ -55,7 +55,7 @@ def task(name: str, spec: ArtifactSpec = SPEC, digest: str = "ab" * 32) -> Task:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[TaskStore]:
-    with closing(TaskStore(tmp_path / "tasks.db")) as store:
+    with closing(SqliteTaskStore(tmp_path / "tasks.db")) as store:
         yield store
 
 
@@ -71,6 +71,14 @@ def test_a_task_is_found_by_its_id_and_by_its_name(registry: TaskRegistry) -> No
     adder = registry.add(task("adder"))
     assert registry.get(adder.id) is registry.get("adder") is registry.find("adder") is adder
     assert len(registry) == 1
+
+
+def test_the_name_of_a_task_that_is_being_deleted_is_free(registry: TaskRegistry) -> None:
+    going = registry.add(task("adder"))
+    going.deleted = True
+    coming = registry.add(task("adder", digest="cd" * 32))
+    registry.remove(going)
+    assert registry.get("adder") is coming
 
 
 def test_an_unknown_task_is_not_found(registry: TaskRegistry) -> None:
@@ -212,7 +220,7 @@ def test_a_cursor_that_is_not_ours_is_refused(registry: TaskRegistry, cursor: st
 def test_page_after_page_lists_every_task_once(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], size: int
 ) -> None:
-    with closing(TaskStore(tmp_path_factory.mktemp("pages") / "tasks.db")) as store:
+    with closing(SqliteTaskStore(tmp_path_factory.mktemp("pages") / "tasks.db")) as store:
         registry = TaskRegistry(store, most=100)
         tasks = [registry.add(task(f"{name}{number}")) for number, name in enumerate(names)]
         listed: list[Task] = []
@@ -230,21 +238,21 @@ def test_page_after_page_lists_every_task_once(
 
 def test_records_survive_reopening_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    with closing(TaskStore(path)) as store:
-        kept = [store.add(record(name)) for name in ("first", "second", "third")]
+    with closing(SqliteTaskStore(path)) as store:
+        kept = [store.add(record(name), most=100) for name in ("first", "second", "third")]
         store.remove(kept[1].task_id)
-    with closing(TaskStore(path)) as store:
+    with closing(SqliteTaskStore(path)) as store:
         assert store.load() == [kept[0], kept[2]]
         assert kept[0].spec == SPEC
 
 
 def test_the_order_of_creation_survives_too_and_no_number_is_given_twice(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
-    with closing(TaskStore(path)) as store:
-        newest = [store.add(record(f"task {number}")) for number in range(3)][-1]
+    with closing(SqliteTaskStore(path)) as store:
+        newest = [store.add(record(f"task {number}"), most=100) for number in range(3)][-1]
         store.remove(newest.task_id)
-    with closing(TaskStore(path)) as store:
-        assert store.add(record("afterwards")).sequence > newest.sequence
+    with closing(SqliteTaskStore(path)) as store:
+        assert store.add(record("afterwards"), most=100).sequence > newest.sequence
 
 
 def test_forgetting_an_unknown_record_is_harmless(store: TaskStore) -> None:
@@ -253,7 +261,7 @@ def test_forgetting_an_unknown_record_is_harmless(store: TaskStore) -> None:
 
 
 def test_a_restored_task_is_in_service_under_both_of_its_names(store: TaskStore) -> None:
-    restored = Task(store.add(record("adder")), LIMITS, TaskPolicy(), RUNTIME)
+    restored = Task(store.add(record("adder"), most=100), LIMITS, TaskPolicy(), RUNTIME)
     registry = TaskRegistry(store, most=5)
     registry.restore(restored)
     assert registry.get("adder") is registry.get(restored.id) is restored

@@ -52,7 +52,7 @@ def test_a_guest_that_waits_has_no_turn_until_that_is_over(executor: Executor, *
     executor.start(waiter.fiber, on_the_spot=on_the_spot)
     let_others_have_their_turns(executor)
     assert waiter.guest.polled == 1
-    assert executor.runnable() == 0
+    assert len(executor._queue) == 0
     waiter.wait.end()
     assert waiter.fiber.outcome().status is ExecutionStatus.COMPLETED
     assert waiter.guest.polled == 2

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from spear_wasm.errors import InvalidRequest
-from spear_wasm.execution import manager
+from spear_wasm.execution import preparations
 from spear_wasm.execution.task import Task
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ErrorCode
@@ -90,7 +90,7 @@ def test_a_warm_up_that_fails_ahead_is_logged_and_not_tried_again_before_the_nex
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log = CapturingLogger()  # structlog's own capture misses loggers that were used before
-    monkeypatch.setattr(manager, "log", log)
+    monkeypatch.setattr(preparations, "log", log)
     guests = open_guests(pool={"upkeep": "10ms"})
     asked = ResourceLimits(**limits)
     task = guests.task("canary", limits=asked, timeout_ms=100, warm_up=warm_up, ready=2)
@@ -147,7 +147,7 @@ def test_nothing_is_prepared_any_more_when_the_server_stops(guests: Guests) -> N
     idle.dies = 0  # so that it is to be replaced by one that nobody would wait for
     pool.upkeep()
     settle(guests)
-    assert not guests.manager._preparing
+    assert not len(guests.manager.preparations)
     assert stats_of(task).ready == 0
 
 

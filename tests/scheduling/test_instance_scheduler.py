@@ -78,7 +78,6 @@ def test_an_empty_line_has_nobody_to_take() -> None:
     scheduler = scheduler_with()
     assert len(scheduler) == 0
     assert scheduler.take_next(start) is None
-    assert scheduler.waiting("a") == []
 
 
 # --- priorities -------------------------------------------------------------------------------------------
@@ -89,7 +88,7 @@ def test_who_says_no_priority_has_5() -> None:
     scheduler.add("task", "lower", deadline=0, priority=4)
     scheduler.add("task", "usual", deadline=0)
     scheduler.add("task", "higher", deadline=0, priority=6)
-    assert scheduler.waiting("task") == ["higher", "usual", "lower"]
+    assert [scheduler.take_next(lambda _: Verdict.START) for _ in range(3)] == ["higher", "usual", "lower"]
 
 
 def test_a_higher_priority_goes_first_whatever_the_deadlines_and_the_turns() -> None:
@@ -158,19 +157,21 @@ def test_no_task_has_two_turns_while_another_waits_at_the_same_priority(
     crowd: list[Item], data: st.DataObject
 ) -> None:
     scheduler = scheduler_with()
+    waiting: list[Item] = []
     turns_of_others: dict[tuple[str, int], list[str]] = {}
     for come in crowd:
         add(scheduler, come)
+        waiting.append(come)
         turns_of_others.setdefault((come.task, come.priority), [])
         while len(scheduler) and data.draw(st.booleans()):
             served = take(scheduler)
-            waiting = {(task, each.priority) for task in TASKS for each in scheduler.waiting(task)}
+            waiting.remove(served)
             turns_of_others.pop((served.task, served.priority))
             for (_, priority), turns in turns_of_others.items():
                 if priority == served.priority:
                     assert served.task not in turns
                     turns.append(served.task)
-            if (served.task, served.priority) in waiting:
+            if any((each.task, each.priority) == (served.task, served.priority) for each in waiting):
                 turns_of_others[served.task, served.priority] = []
 
 
@@ -191,7 +192,6 @@ def test_an_early_deadline_is_no_reason_to_pass_another_task() -> None:
 def test_each_tasks_items_go_by_priority_deadline_and_arrival(crowd: list[Item]) -> None:
     scheduler = scheduler_with(*crowd)
     expected = {task: sorted((item for item in crowd if item.task == task), key=_rank) for task in TASKS}
-    assert {task: scheduler.waiting(task) for task in TASKS} == expected
     taken = list(drain(scheduler))
     assert {task: [item for item in taken if item.task == task] for task in TASKS} == expected
 
@@ -208,8 +208,8 @@ def test_a_task_that_is_full_lets_others_go_ahead() -> None:
     scheduler = scheduler_with(*items)
     assert scheduler.take_next(refuse(Verdict.TASK_IS_FULL, first, second)) == other
     assert scheduler.take_next(refuse(Verdict.TASK_IS_FULL, first, second)) is None
-    assert scheduler.waiting("a") == [first, second]
     assert len(scheduler) == 2
+    assert list(drain(scheduler)) == [first, second]
 
 
 def test_a_task_that_was_full_keeps_its_turn() -> None:
@@ -329,9 +329,9 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_lost_or_doubled(self) -> None:
-        for task in TASKS:
-            expected = sorted((item for item in self.items if item.task == task), key=_rank)
-            assert self.scheduler.waiting(task) == expected
+        places = self.scheduler._places
+        there = {(task, item) for task in places for item in places[task]}
+        assert there == {(item.task, item) for item in self.items}
         assert len(self.scheduler) == len(self.items)
 
 

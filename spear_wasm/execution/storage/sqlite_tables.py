@@ -5,6 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+_BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's, which is a matter of milliseconds where the disk is well."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS executions (
     sequence INTEGER PRIMARY KEY,
@@ -18,7 +21,8 @@ CREATE TABLE IF NOT EXISTS executions (
     call BLOB,
     record BLOB,
     payload BLOB,
-    started_at REAL
+    started_at REAL,
+    worker INTEGER NOT NULL DEFAULT 0
 );
 DROP INDEX IF EXISTS executions_of_task;
 CREATE INDEX IF NOT EXISTS unfinished ON executions (sequence) WHERE completed_at IS NULL;
@@ -51,13 +55,14 @@ CREATE TRIGGER IF NOT EXISTS one_less AFTER DELETE ON executions WHEN OLD.comple
     UPDATE kept SET executions = executions - 1, bytes = bytes - OLD.size;
 END;
 """
+# `worker` is who has an execution to do, and is of no account once it has ended.
 # `call` is there until the end; what an execution gave, from the end on. Lists read records without payloads.
 # What is kept is counted where it changes: counting it whenever that is asked would read it all.
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection whose transactions are on disk when they are committed."""
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
@@ -68,4 +73,6 @@ def make_tables(connection: sqlite3.Connection) -> None:
     columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(executions)")]
     if columns and "started_at" not in columns:
         connection.execute("ALTER TABLE executions ADD COLUMN started_at REAL")
+    if columns and "worker" not in columns:
+        connection.execute("ALTER TABLE executions ADD COLUMN worker INTEGER NOT NULL DEFAULT 0")
     connection.executescript(_SCHEMA)

@@ -1,0 +1,71 @@
+"""The room on a server: how many executions may run at once, and what memory they may grow to together."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from spear_wasm.scheduling.fair_share import is_at_share
+from spear_wasm.scheduling.instance_scheduler import Verdict
+
+
+class Holding:
+    """What the executions of one task have of the room."""
+
+    __slots__ = ("memory_bytes", "places")
+
+    def __init__(self) -> None:
+        self.places = 0
+        self.memory_bytes = 0
+
+
+class Room:
+    """Places and memory, which tasks share fairly. Not locked: the manager's lock guards it and all holdings.
+
+    What executions of lower priorities hold counts as free where a task's share is measured: they get what the
+    higher ones leave, and take nothing from them but the time until they end.
+    """
+
+    def __init__(self, places: int, memory_bytes: int) -> None:
+        self.places = places
+        self.memory_bytes = memory_bytes
+        self.places_taken = 0
+        self.memory_taken = 0
+        self._places_at: Counter[int] = Counter()  # by priority
+        self._memory_at: Counter[int] = Counter()
+
+    def try_take(self, holding: Holding, memory_bytes: int, priority: int) -> Verdict:
+        """Take a place, and memory to grow to, for an execution of the task that has this holding."""
+        if self._is_at_share(holding, priority):
+            return Verdict.TASK_IS_FULL
+        if self.places_taken >= self.places or self.memory_taken + memory_bytes > self.memory_bytes:
+            return Verdict.SERVER_IS_FULL
+        self._add(holding, 1, memory_bytes, priority)
+        return Verdict.START
+
+    def give_back(self, holding: Holding, memory_bytes: int, priority: int) -> None:
+        """Return what `try_take` gave."""
+        self._add(holding, -1, -memory_bytes, priority)
+
+    def _add(self, holding: Holding, places: int, memory_bytes: int, priority: int) -> None:
+        holding.places += places
+        holding.memory_bytes += memory_bytes
+        self.places_taken += places
+        self.memory_taken += memory_bytes
+        self._places_at[priority] += places
+        self._memory_at[priority] += memory_bytes
+
+    def _is_at_share(self, holding: Holding, priority: int) -> bool:
+        places_free = self.places - self.places_taken
+        memory_free = self.memory_bytes - self.memory_taken
+        # Most of the time this is all that has to be asked, whoever has the rest.
+        if not is_at_share(holding.places, places_free) and not is_at_share(
+            holding.memory_bytes, memory_free
+        ):
+            return False
+        return is_at_share(holding.places, places_free + _below(priority, self._places_at)) or is_at_share(
+            holding.memory_bytes, memory_free + _below(priority, self._memory_at)
+        )
+
+
+def _below(priority: int, held_at: Counter[int]) -> int:
+    return sum(held for each, held in held_at.items() if each < priority)
