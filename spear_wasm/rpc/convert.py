@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format, timestamp_pb2
 
 from spear_wasm.api import artifact_pb2, function_pb2
+from spear_wasm.artifacts.references import digest_reference
 from spear_wasm.execution.task import ArtifactSpec
 from spear_wasm.limits import ResourceLimits
-from spear_wasm.model import ExecutionMode, ExecutionStatus, Field, Parameter
-from spear_wasm.rpc.values import decode_any, encode_results
+from spear_wasm.model import ExecutionStatus, Field, Parameter
+from spear_wasm.rpc.values import decode_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from spear_wasm.artifacts.store import StoredArtifact
-    from spear_wasm.execution.execution import Execution
-    from spear_wasm.execution.records import ExecutionRecord
     from spear_wasm.execution.task import Task
     from spear_wasm.model import Signature
 
@@ -27,10 +26,6 @@ STATUS_OF: dict[ExecutionStatus | None, function_pb2.ExecutionStatus.ValueType] 
 }
 LIMIT_NAMES = tuple(field.name for field in function_pb2.ResourceLimits.DESCRIPTOR.fields)
 INT32_MAX = 2**31 - 1
-MODE_OF = {mode: function_pb2.ExecutionMode.Value(f"EXECUTION_MODE_{mode.value}") for mode in ExecutionMode}
-MAX_MESSAGE_CHARS = 200
-MAX_NAME_CHARS = 200
-"""Guest-chosen names in lists are cut here, so that a page stays small."""
 
 
 def saturated(count: int) -> int:
@@ -97,53 +92,16 @@ def timestamp(seconds: float | None) -> timestamp_pb2.Timestamp | None:
     """A time since the epoch."""
     if seconds is None:
         return None
-    whole = int(seconds)
-    return timestamp_pb2.Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+    message = timestamp_pb2.Timestamp()
+    write_time(message, seconds)
+    return message
 
 
-def attempts_entry(attempts: int) -> dict[str, str] | None:
-    """How often an execution has begun, where that is more than once: an entry for its metrics or metadata."""
-    return {"attempts": str(attempts)} if attempts > 1 else None
-
-
-def invoke_response(execution: Execution) -> function_pb2.InvokeFunctionResponse:
-    """The answer to a call whose execution has ended."""
-    outcome = execution.outcome
-    assert outcome is not None
-    success = outcome.status is ExecutionStatus.COMPLETED
-    return function_pb2.InvokeFunctionResponse(
-        success=success,
-        message="" if success else outcome.error_message,
-        execution_id=execution.id,
-        task_id=execution.task.id,
-        instance_id=execution.sandbox_id,
-        result=_result(execution),
-        status_endpoint=f"executions/{execution.id}",
-    )
-
-
-def _result(execution: Execution) -> function_pb2.ExecutionResult:
-    outcome, usage = execution.outcome, execution.usage
-    assert outcome is not None
-    return function_pb2.ExecutionResult(
-        status=STATUS_OF[outcome.status],
-        result=encode_results(outcome.values),
-        error_message=outcome.error_message,
-        error_code=outcome.error_code or "",
-        execution_time_ms=round(execution.run_seconds * 1000),
-        memory_used_bytes=usage.peak_memory_bytes,
-        started_at=timestamp(execution.started_at),
-        completed_at=timestamp(execution.completed_at),
-        cpu_time_ms=usage.cpu_ns / 1e6,
-        fuel_used=usage.fuel or 0,
-        queue_time_ms=execution.queue_seconds * 1000,
-        stdout=usage.stdout,
-        stderr=usage.stderr,
-        exit_code=outcome.exit_code,
-        trap_frames=outcome.trap_frames,
-        output_truncated=usage.output_truncated,
-        metrics=attempts_entry(execution.attempts),
-    )
+def write_time(message: timestamp_pb2.Timestamp, seconds: float | None) -> None:
+    """The same, into a message; nothing where there is no time to tell."""
+    if seconds is not None:
+        message.seconds = whole = int(seconds)
+        message.nanos = int((seconds - whole) * 1e9)
 
 
 def task_info(task: Task, *, details: bool) -> function_pb2.TaskInfo:
@@ -155,6 +113,8 @@ def task_info(task: Task, *, details: bool) -> function_pb2.TaskInfo:
         updated_at=task.updated_at,
         execution_count=saturated(task.executions),
         last_status=STATUS_OF.get(task.last_status, function_pb2.EXECUTION_STATUS_UNKNOWN),
+        running_executions=task.holding.places,
+        pending_executions=task.waiting,
     )
     if details:
         message.artifact_spec.CopyFrom(spec_to(task.record.spec))
@@ -162,43 +122,12 @@ def task_info(task: Task, *, details: bool) -> function_pb2.TaskInfo:
     return message
 
 
-def active_info(execution: Execution) -> function_pb2.ExecutionInfo:
-    """An execution that waits or runs."""
-    return function_pb2.ExecutionInfo(
-        execution_id=execution.id,
-        task_id=execution.task.id,
-        function_name=execution.function.name[:MAX_NAME_CHARS],
-        execution_mode=MODE_OF[execution.mode],
-        status=STATUS_OF[execution.status],
-        started_at=timestamp(execution.started_at),
-        execution_time_ms=round(execution.run_seconds * 1000),
-        metadata=attempts_entry(execution.attempts),
-    )
-
-
-def record_info(record: ExecutionRecord) -> function_pb2.ExecutionInfo:
-    """An execution that has ended."""
-    return function_pb2.ExecutionInfo(
-        execution_id=record.execution_id,
-        task_id=record.task_id,
-        function_name=record.function[:MAX_NAME_CHARS],
-        execution_mode=MODE_OF[record.mode],
-        status=STATUS_OF[record.status],
-        started_at=timestamp(record.started_at),
-        completed_at=timestamp(record.completed_at),
-        execution_time_ms=round(record.run_seconds * 1000),
-        memory_used_bytes=record.usage.peak_memory_bytes,
-        error_message=record.outcome.error_message[:MAX_MESSAGE_CHARS],
-        metadata=attempts_entry(record.attempts),
-    )
-
-
 def artifact_info(
     artifact: StoredArtifact, runtime: str, signatures: Sequence[Signature], *, most_bytes: int
 ) -> artifact_pb2.ArtifactInfo:
     """An artifact for answers. Its functions and imports end where the message would exceed `most_bytes`."""
     message = artifact_pb2.ArtifactInfo(
-        digest=f"sha256:{artifact.digest}",
+        digest=digest_reference(artifact.digest),
         name=artifact.name,
         version=artifact.version,
         size_bytes=artifact.size_bytes,

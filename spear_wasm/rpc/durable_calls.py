@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import ExecutionExists, ServerDraining
+from spear_wasm.errors import ExecutionElsewhere, ExecutionExists, JournalFailed
+from spear_wasm.execution.durable import Elsewhere
+from spear_wasm.execution.listing import newest, oldest
 from spear_wasm.execution.records import ExecutionRecord
-from spear_wasm.model import ExecutionStatus
-from spear_wasm.rpc.executions import record_result, unfinished_result
+from spear_wasm.rpc.executions import LEFT, ended_response, left_to_the_next, unfinished_result
 from spear_wasm.rpc.waiting import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from spear_wasm.execution.durable import DurableExecution
     from spear_wasm.execution.execution import Call, Execution
-    from spear_wasm.execution.listing import Listed, Wanted
+    from spear_wasm.execution.listing import Known, Listed, Wanted
+    from spear_wasm.execution.task import Task, TaskTotal
     from spear_wasm.host import Host
+
+HandIn: TypeAlias = "Callable[[Callable[[Call], DurableExecution]], Awaitable[DurableExecution]]"
 
 READING_THREADS = 4
 
@@ -63,55 +68,87 @@ class DurableCalls:
         """Wait for what the threads still do."""
         self._threads.shutdown()
 
-    async def invoke(
-        self, request: pb.InvokeFunctionRequest, make_call: Callable[[], Awaitable[Call]]
-    ) -> pb.InvokeFunctionResponse:
-        """Answer a call; `make_call` is asked for it where no execution has its key.
+    async def invoke(self, request: pb.InvokeFunctionRequest, hand_in: HandIn) -> pb.InvokeFunctionResponse:
+        """Answer a call; where no execution has its key, `hand_in` makes it and gives it to what it is called with.
+
+        Where the server shuts down first, an asynchronous call is answered with how it is: accepted.
 
         Raises:
             ExecutionExists: its key is another request's.
+            ExecutionElsewhere: the execution that has its key is another worker's.
             ServerDraining: the server shuts down first; the call is kept, and runs when it is back.
+        """
+        found, is_new = await self.first_of(request, hand_in)
+        if isinstance(found, ExecutionRecord):
+            return ended_response(found)
+        if request.execution_mode != pb.EXECUTION_MODE_ASYNC:
+            return await self._end_while_called(found)
+        await _accepted(found)
+        if not request.wait and is_new:
+            # As the disk has it: it may have begun by now, or ended, which is for those who ask.
+            return _accepted_response(found.execution, pb.ExecutionResult(status=pb.EXECUTION_STATUS_PENDING))
+        if request.wait or found.execution.lifecycle.is_final:
+            record = await _recorded(found)
+            if record is not None:
+                return ended_response(record)
+        return _accepted_response(found.execution, unfinished_result(found.execution))
+
+    async def first_of(
+        self, request: pb.InvokeFunctionRequest, hand_in: HandIn
+    ) -> tuple[DurableExecution | ExecutionRecord, bool]:
+        """The execution that a request is about: the first that has its key, or a new one; and whether it is new.
+
+        Raises:
+            ExecutionExists: its key is another request's.
+            ExecutionElsewhere: it is another worker's.
+            JournalFailed: the disk did not take it, and it does not run.
         """
         digest = digest_of(request)
         found = await self._first(request.execution_id, digest)
         if found is None:
-            call = await make_call()
             try:
-                found = self._durable.submit(call, digest)
+                new = await hand_in(lambda call: self._durable.submit(call, digest))
+                await self._accepted_for(request, new)
+                return new, True
             except ExecutionExists:
                 found = await self._first(request.execution_id, digest)  # another caller was faster
                 if found is None:
                     raise
-        return await self._answer(request, found)
+        if isinstance(found, Elsewhere):
+            raise ExecutionElsewhere("another worker has the execution", worker=found.worker)
+        return found, False
 
-    async def _first(self, execution_id: str, digest: bytes) -> DurableExecution | ExecutionRecord | None:
+    async def _accepted_for(self, request: pb.InvokeFunctionRequest, new: DurableExecution) -> None:
+        try:
+            await _accepted(new)
+        except asyncio.CancelledError:
+            if request.execution_mode != pb.EXECUTION_MODE_ASYNC and new.execution.id not in self._callers:
+                self._host.manager.cancel(new.execution, "the caller went away")
+            raise
+
+    async def end_of(self, found: DurableExecution | ExecutionRecord) -> pb.InvokeFunctionResponse:
+        """How an execution ended; waits for that, and for the disk.
+
+        Raises:
+            JournalFailed: the disk did not take it, and it does not run; or it has not taken the outcome for long.
+            ServerDraining: the server shuts down first; it is kept, and goes on when the server is back.
+        """
+        record = found if isinstance(found, ExecutionRecord) else await _record_of(found)
+        return ended_response(record)
+
+    async def _first(
+        self, execution_id: str, digest: bytes
+    ) -> DurableExecution | ExecutionRecord | Elsewhere | None:
         if not execution_id:
             return None
         return await in_thread(self._threads, lambda: self._durable.first(execution_id, digest))
 
-    async def _answer(
-        self, request: pb.InvokeFunctionRequest, found: DurableExecution | ExecutionRecord
-    ) -> pb.InvokeFunctionResponse:
-        if isinstance(found, ExecutionRecord):
-            return _ended_response(found)
-        if request.execution_mode == pb.EXECUTION_MODE_ASYNC:
-            await _accepted(found)
-            if not request.wait and not found.execution.lifecycle.is_final:
-                return _accepted_response(found.execution)
-            record = await _recorded(found)
-        else:
-            record = await self._recorded_while_called(found)
-        if record is None:
-            raise ServerDraining("the server is shutting down; the call is kept, and runs when it is back")
-        return _ended_response(record)
-
-    async def _recorded_while_called(self, durable: DurableExecution) -> ExecutionRecord | None:
-        """The record of an execution that is cancelled when the last of its callers has gone away."""
+    async def _end_while_called(self, durable: DurableExecution) -> pb.InvokeFunctionResponse:
+        """How an execution ended that is cancelled when the last of its callers has gone away."""
         execution = durable.execution
         self._callers[execution.id] = self._callers.get(execution.id, 0) + 1
         try:
-            await _accepted(durable)
-            return await _recorded(durable)
+            return await self.end_of(durable)
         except asyncio.CancelledError:
             if self._callers[execution.id] == 1:
                 self._host.manager.cancel(execution, "the caller went away")
@@ -123,58 +160,109 @@ class DurableCalls:
 
     # What there is
 
-    async def find(self, execution_id: str) -> Listed | None:
-        """An execution that waits or runs, or the record of one that ended, wherever that is."""
-        await self.settled(execution_id)
-        found = self._host.manager.find(execution_id)
+    async def find(self, execution_id: str) -> Known | None:
+        """An execution that waits or runs, or the record of one that ended, wherever that is.
+
+        Raises:
+            JournalFailed: it has ended, and the disk has not taken its outcome for long.
+        """
+        durable = self._durable.open(execution_id)
+        if durable is not None:
+            return await _recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
+        found = self._host.executions.find(execution_id)
         if found is None:
             kept = await in_thread(self._threads, lambda: self._durable.journal.find(execution_id))
             found = kept.record if kept is not None else None
         return found
 
     async def settled(self, execution_id: str) -> None:
-        """Return when the outcome of that execution is on disk, where it has one and belongs there."""
+        """Return when the outcome of an execution is on disk, where it has one that belongs there.
+
+        Raises:
+            JournalFailed: the disk has not taken it for long.
+        """
         durable = self._durable.open(execution_id)
         if durable is not None and durable.execution.lifecycle.is_final:
             await _recorded(durable)
 
-    async def kept(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
-        """The first outcomes on disk that are wanted."""
-        return await in_thread(self._threads, lambda: self._durable.journal.page(wanted, limit))
+    # Lists
 
-    async def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
-        """A task's newest outcomes on disk."""
-        return await in_thread(self._threads, lambda: self._durable.journal.newest_of(task_id, limit))
+    async def page(self, wanted: Wanted, limit: int, elsewhere: Iterable[Listed] = ()) -> list[Listed]:
+        """The first executions that are wanted, in memory here or `elsewhere` or on disk, in order of creation."""
+        journal = self._durable.journal
+        on_disk = await in_thread(self._threads, lambda: journal.page(wanted, limit))
+        # Memory is asked last, and believed where the disk knew of an execution that has ended since.
+        in_memory = self._in_memory(wanted, limit)
+        return await self._told(oldest(on_disk, [*elsewhere, *in_memory], wanted, limit))
+
+    async def newest_of(self, task: Task, limit: int, elsewhere: Iterable[Listed] = ()) -> list[Listed]:
+        """A task's newest executions, in memory here or `elsewhere` or on disk, newest first."""
+        journal = self._durable.journal
+        on_disk = await in_thread(self._threads, lambda: journal.newest_of(task.id, limit))
+        return await self._told(newest(on_disk, [*elsewhere, *self._newest_in_memory(task, limit)], limit))
+
+    async def page_in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
+        """All that wait or run here and are wanted, and the first so many of those that ended, in no order."""
+        return await self._told(list(filter(wanted.fits, self._in_memory(wanted, limit))))
+
+    async def newest_in_memory(self, task: Task, limit: int) -> list[Listed]:
+        """A task's executions that wait or run here, and the newest that ended, in no order."""
+        return await self._told(self._newest_in_memory(task, limit))
+
+    def _in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
+        untold = self._untold()
+        known = self._host.executions.page(wanted, limit + len(untold))
+        return [*untold.values(), *_without(untold, known)]
+
+    def _newest_in_memory(self, task: Task, limit: int) -> list[Listed]:
+        untold = {number: each for number, each in self._untold().items() if each.task is task}
+        active, records = self._host.executions.of_task(task, limit + len(untold))
+        return [*untold.values(), *_without(untold, [*active, *records])]
+
+    async def totals(self, task_id: str = "") -> list[TaskTotal]:
+        """What the disk knows that tasks have done, or one of them."""
+        return await in_thread(self._threads, lambda: self._durable.journal.task_totals(task_id))
+
+    def _untold(self) -> dict[int, Execution]:
+        return {each.sequence: each for each in self._durable.untold()}
+
+    async def _told(self, found: list[Listed]) -> list[Listed]:
+        """A list that tells of no end that belongs on disk and is not there: for now, that execution still runs."""
+        for each in found:
+            if isinstance(each, ExecutionRecord):
+                with contextlib.suppress(JournalFailed):
+                    await self.settled(each.execution_id)
+        untold = self._untold()
+        return [untold.get(each.sequence, each) for each in found]
+
+
+def _without(untold: Mapping[int, Execution], found: Iterable[Listed]) -> list[Listed]:
+    return [each for each in found if each.sequence not in untold]
 
 
 async def _accepted(durable: DurableExecution) -> None:
     await asyncio.shield(asyncio.wrap_future(durable.accepted))
 
 
+async def _record_of(durable: DurableExecution) -> ExecutionRecord:
+    await _accepted(durable)
+    record = await _recorded(durable)
+    if record is None:
+        raise left_to_the_next(durable.execution)
+    return record
+
+
 async def _recorded(durable: DurableExecution) -> ExecutionRecord | None:
     return await asyncio.shield(asyncio.wrap_future(durable.recorded))
 
 
-def _accepted_response(execution: Execution) -> pb.InvokeFunctionResponse:
+def _accepted_response(execution: Execution, result: pb.ExecutionResult) -> pb.InvokeFunctionResponse:
     return pb.InvokeFunctionResponse(
         success=True,
-        message="accepted",
+        message=f"accepted; {LEFT}" if execution.is_left else "accepted",
         execution_id=execution.id,
         task_id=execution.task.id,
         instance_id=execution.sandbox_id,
-        result=unfinished_result(execution),
+        result=result,
         status_endpoint=f"executions/{execution.id}",
-    )
-
-
-def _ended_response(record: ExecutionRecord) -> pb.InvokeFunctionResponse:
-    success = record.status is ExecutionStatus.COMPLETED
-    return pb.InvokeFunctionResponse(
-        success=success,
-        message="" if success else record.outcome.error_message,
-        execution_id=record.execution_id,
-        task_id=record.task_id,
-        instance_id=record.sandbox_id,
-        result=record_result(record, payload=True),
-        status_endpoint=f"executions/{record.execution_id}",
     )

@@ -12,11 +12,10 @@ import structlog
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ReaderStalled
 from spear_wasm.model import TypedValue, ValueType
-from spear_wasm.rpc.convert import invoke_response
 from spear_wasm.rpc.values import encode_results
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.stream import MessageStream
@@ -27,9 +26,13 @@ Context: TypeAlias = "grpc.aio.ServicerContext[object, pb.StreamExecutionResult]
 
 
 async def deliver(
-    execution: Execution, stream: MessageStream, context: Context, unread_seconds: float
+    execution: Execution,
+    stream: MessageStream,
+    context: Context,
+    unread_seconds: float,
+    answer: Callable[[], Awaitable[pb.InvokeFunctionResponse]],
 ) -> None:
-    """Send all that an execution emits, then how it ended.
+    """Send all that an execution emits, then how it ended, which `answer` is asked for.
 
     A write returns when the transport has taken it, which is when the caller reads.
 
@@ -41,16 +44,13 @@ async def deliver(
         async with asyncio.timeout(None) as patience:
             async for message in _messages(execution, stream, patience, unread_seconds):
                 await context.write(_chunk(execution.id, message))
-            await context.write(_final(execution))
+            await context.write(_final(await answer()))
     except TimeoutError:
         log.warning("stream given up: its end was not read", execution_id=execution.id)
         raise ReaderStalled(
             f"the execution ended {unread_seconds:g} s ago, and not all that it emitted has been read since",
             execution_id=execution.id,
         ) from None
-    except grpc.aio.BaseError:
-        # A write may hear of the caller's end before this task does.
-        raise asyncio.CancelledError from None
 
 
 async def _messages(
@@ -89,11 +89,17 @@ def _chunk(execution_id: str, message: bytes) -> pb.StreamExecutionResult:
     )
 
 
-def _final(execution: Execution) -> pb.StreamExecutionResult:
-    answer = invoke_response(execution)
+def end_alone(answer: pb.InvokeFunctionResponse) -> pb.StreamExecutionResult:
+    """How an execution ended whose messages another caller got."""
+    final = _final(answer)
+    final.metadata["messages"] = "not kept"
+    return final
+
+
+def _final(answer: pb.InvokeFunctionResponse) -> pb.StreamExecutionResult:
     result = answer.result
     final = pb.StreamExecutionResult(
-        execution_id=execution.id,
+        execution_id=answer.execution_id,
         status=result.status,
         chunk_data=result.result if result.HasField("result") else None,
         is_final=True,

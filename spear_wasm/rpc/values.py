@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+import msgspec
 from google.protobuf import any_pb2, json_format, struct_pb2, wrappers_pb2
 from google.protobuf.message import DecodeError, Message
 
@@ -27,23 +28,25 @@ def decode_any(packed: any_pb2.Any, where: str) -> Decoded:
     Raises:
         InvalidRequest: it holds something else, or nothing that can be read.
     """
-    if not packed.type_url:
+    type_url = packed.type_url
+    if not type_url:
         if packed.value:
             raise InvalidRequest(f"{where} has bytes but no type_url")
         return None
-    decode = _DECODERS.get(packed.type_url.rpartition("/")[2])
+    decode = _DECODERS.get(type_url.rpartition("/")[2])
     if decode is None:
         raise InvalidRequest(
-            f"{where} holds {shown(packed.type_url, 100)}; send a google.protobuf wrapper, Value, ListValue or Struct"
+            f"{where} holds {shown(type_url, 100)}; send a google.protobuf wrapper, Value, ListValue or Struct"
         )
     try:
         return decode(packed.value)
     except (DecodeError, UnicodeDecodeError, json_format.Error, ValueError) as error:
-        raise InvalidRequest(f"{where} cannot be read as {packed.type_url.rpartition('/')[2]}") from error
+        raise InvalidRequest(f"{where} cannot be read as {type_url.rpartition('/')[2]}") from error
 
 
 def _wrapper(kind: Any) -> Callable[[bytes], Decoded]:  # noqa: ANN401  the wrappers have no common base with a value
-    return lambda content: kind.FromString(content).value
+    from_string = kind.FromString
+    return lambda content: from_string(content).value
 
 
 def _text(content: bytes) -> str:
@@ -58,7 +61,20 @@ def _text(content: bytes) -> str:
 
 
 def _json(kind: type[Message]) -> Callable[[bytes], Json]:
-    return lambda content: json_format.MessageToDict(kind.FromString(content))
+    return lambda content: _with_integers(json_format.MessageToDict(kind.FromString(content)))
+
+
+def _with_integers(value: Json) -> Json:
+    """What a caller wrote as 1 is 1 again, not 1.0: on the way all numbers are doubles."""
+    match value:
+        case float():
+            return int(value) if value.is_integer() and abs(value) <= EXACT_INTEGERS else value
+        case list():
+            return [_with_integers(each) for each in value]
+        case dict():
+            return {name: _with_integers(each) for name, each in value.items()}
+        case _:
+            return value
 
 
 _DECODERS: dict[str, Callable[[bytes], Decoded]] = {
@@ -82,6 +98,10 @@ _WRAPPER_OF: dict[ValueType, tuple[str, Callable[..., Message]]] = {
     ValueType.F32: (TYPE_URL + "FloatValue", wrappers_pb2.FloatValue),
     ValueType.F64: (TYPE_URL + "DoubleValue", wrappers_pb2.DoubleValue),
     ValueType.BYTES: (TYPE_URL + "BytesValue", wrappers_pb2.BytesValue),
+    ValueType.BOOL: (TYPE_URL + "BoolValue", wrappers_pb2.BoolValue),
+    ValueType.U32: (TYPE_URL + "UInt32Value", wrappers_pb2.UInt32Value),
+    ValueType.U64: (TYPE_URL + "UInt64Value", wrappers_pb2.UInt64Value),
+    ValueType.STRING: (TYPE_URL + "StringValue", wrappers_pb2.StringValue),
 }
 
 
@@ -89,16 +109,32 @@ def encode_results(values: tuple[TypedValue, ...]) -> any_pb2.Any | None:
     """One result in its wrapper, several in a ListValue, none as None."""
     if not values:
         return None
+    if len(values) == 1 and values[0].type is ValueType.JSON:
+        document = _to_value(values[0])
+        return any_pb2.Any(type_url=TYPE_URL + "Value", value=document.SerializeToString())
     if len(values) == 1:
         url, wrapper = _WRAPPER_OF[values[0].type]
-        return any_pb2.Any(type_url=url, value=wrapper(value=values[0].value).SerializeToString())
+        value = values[0].value
+        if values[0].type is ValueType.STRING:
+            return any_pb2.Any(type_url=url, value=wrapper(value=_text_of(value)).SerializeToString())
+        return any_pb2.Any(type_url=url, value=wrapper(value=value).SerializeToString())
     items = struct_pb2.ListValue(values=[_to_value(value) for value in values])
     return any_pb2.Any(type_url=TYPE_URL + "ListValue", value=items.SerializeToString())
+
+
+def _text_of(value: float | bytes) -> str:
+    return cast("bytes", value).decode()
 
 
 def _to_value(result: TypedValue) -> struct_pb2.Value:
     """One of several results, in the proto3 JSON mapping."""
     value = result.value
+    if result.type is ValueType.JSON:
+        return _to_document(msgspec.json.decode(cast("bytes", value)))
+    if result.type is ValueType.STRING:
+        return struct_pb2.Value(string_value=_text_of(value))
+    if isinstance(value, bool):
+        return struct_pb2.Value(bool_value=value)
     if isinstance(value, bytes):
         return struct_pb2.Value(string_value=base64.b64encode(value).decode())
     if isinstance(value, int):
@@ -109,3 +145,22 @@ def _to_value(result: TypedValue) -> struct_pb2.Value:
             string_value="NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
         )
     return struct_pb2.Value(number_value=value)
+
+
+def _to_document(value: Json) -> struct_pb2.Value:
+    """JSON, whose numbers are exact as doubles."""
+    match value:
+        case None:
+            return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
+        case bool():
+            return struct_pb2.Value(bool_value=value)
+        case int() | float():
+            return struct_pb2.Value(number_value=value)
+        case str():
+            return struct_pb2.Value(string_value=value)
+        case list():
+            items = struct_pb2.ListValue(values=map(_to_document, value))
+            return struct_pb2.Value(list_value=items)
+        case dict():
+            fields = {name: _to_document(each) for name, each in value.items()}
+            return struct_pb2.Value(struct_value=struct_pb2.Struct(fields=fields))

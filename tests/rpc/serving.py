@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
+import psutil
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -30,7 +31,7 @@ SERVICES = ("spearlet.FunctionService", "spearlet.ArtifactService")
 PATIENCE = 30.0
 """Seconds after which something that does not happen has failed; nothing waits for it to pass."""
 MAX_DETAILS = 4096
-FIRST_CALLS = {"calc": "answer", "hostile": "unreachable", "initialize": "get"}
+FIRST_CALLS = {"calc": "answer", "host_calls": "time_now_ms", "hostile": "unreachable", "initialize": "get"}
 """For artifacts by name, what a task may be made by: a function without parameters that ends at once."""
 CHUNK = 64 << 10
 
@@ -189,16 +190,64 @@ class Server:
         until(lambda: self.load() == (running, pending))
 
 
+def compilations_of(process: psutil.Process) -> list[psutil.Process]:
+    """The compilations that a process runs; one that it has forked and that is no program yet is none.
+
+    Whoever stops such a one stops its parent, who waits for it to become one.
+    """
+    found = []
+    for each in process.children():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if "spear_wasm.engine.compile_child" in each.cmdline():
+                found.append(each)
+    return found
+
+
 @contextlib.contextmanager
 def no_disk(server: Server) -> Iterator[None]:
     """Meanwhile nothing can be written about executions."""
-    database = sqlite3.connect(server.data_dir / "executions.db", isolation_level=None, timeout=30)
-    database.execute("ALTER TABLE executions RENAME TO elsewhere")
+    with _executions_of(server) as database:
+        database.execute("ALTER TABLE executions RENAME TO elsewhere")
     try:
         yield
     finally:
+        repair_disk(server)
+
+
+def repair_disk(server: Server) -> None:
+    """What is to be written about executions can be from now on."""
+    with _executions_of(server) as database:
         database.execute("ALTER TABLE elsewhere RENAME TO executions")
-        database.close()
+
+
+@contextlib.contextmanager
+def no_outcomes(server: Server) -> Iterator[None]:
+    """Meanwhile executions can be read, and accepted, but nothing more can be written about them."""
+    with _executions_of(server) as database:
+        database.execute(
+            "CREATE TRIGGER refusing BEFORE UPDATE ON executions BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    try:
+        yield
+    finally:
+        with _executions_of(server) as database:
+            database.execute("DROP TRIGGER refusing")
+
+
+@contextlib.contextmanager
+def busy_disk(server: Server, *, breaks: bool = False) -> Iterator[None]:
+    """Meanwhile whatever is to be written about executions waits; with `breaks` it fails afterwards."""
+    with _executions_of(server) as database:
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        if breaks:
+            database.execute("ALTER TABLE executions RENAME TO elsewhere")
+        database.execute("COMMIT")
+
+
+def _executions_of(server: Server) -> contextlib.closing[sqlite3.Connection]:
+    path = server.data_dir / "executions.db"
+    return contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30))
 
 
 class Pending:
@@ -259,6 +308,14 @@ def value_of(answer: function_pb2.InvokeFunctionResponse) -> Any:
 def code_of(answer: function_pb2.InvokeFunctionResponse) -> str:
     """Why the guest failed; it must have."""
     assert not answer.success
+    return answer.result.error_code
+
+
+def reason_of(answer: function_pb2.InvokeFunctionResponse) -> str:
+    """Why a call among others was refused; it must have been."""
+    assert not answer.success
+    assert answer.result.status == function_pb2.EXECUTION_STATUS_UNKNOWN
+    assert answer.message
     return answer.result.error_code
 
 

@@ -47,8 +47,10 @@ def small(start_server: StartServer) -> Server:
     return server
 
 
-def spins(server: Server, task: str, count: int) -> list[grpc.Future[pb.InvokeFunctionResponse]]:
-    request = pb.InvokeFunctionRequest(task_id=task, function_name="spin")
+def spins(
+    server: Server, task: str, count: int, priority: int = 0
+) -> list[grpc.Future[pb.InvokeFunctionResponse]]:
+    request = pb.InvokeFunctionRequest(task_id=task, function_name="spin", priority=priority)
     return [server.functions.InvokeFunction.future(request) for _ in range(count)]
 
 
@@ -118,6 +120,11 @@ def test_of_those_who_wait_the_highest_priority_goes_first_and_none_is_5(small: 
     started = [each.answer().result.started_at.ToNanoseconds() for each in (usual, lower)]
     assert started == sorted(started)
     guests[1].cancel()
+
+
+def running_of(server: Server, task: str) -> int:
+    found = server.get_task(task, include_executions=True).executions
+    return sum(each.status == pb.EXECUTION_STATUS_RUNNING for each in found)
 
 
 async def burst(address: str, request: pb.InvokeFunctionRequest, count: int) -> Counter[str]:
@@ -207,6 +214,47 @@ def test_memory_that_guests_may_grow_to_is_room_that_they_take(start_server: Sta
     guests[0].cancel()
     server.wait_for_load(1, 0)
     guests[1].cancel()
+
+
+def test_a_flooded_task_leaves_room_for_another_and_shares_the_line_with_it(
+    start_server: StartServer,
+) -> None:
+    server = start_server("[execution]\nmax_running = 4\nmax_pending = 8")
+    server.upload(fixture("hostile"), "hostile")
+    flooded, other = (server.task("hostile") for _ in range(2))
+    flood = spins(server, flooded, 9)
+    server.wait_for_load(3, 6)
+    refusal = refused(ServerBusy, lambda: server.invoke(task_id=flooded, function_name="unreachable"))
+    assert refusal.retry_after
+    assert "its share of the line" in refusal.message
+    # The last place is for a task that has none, and then the line has room for it.
+    trickle = spins(server, other, 1)
+    server.wait_for_load(4, 6)
+    trickle += spins(server, other, 1)
+    server.wait_for_load(4, 7)
+    trickle[0].cancel()
+    server.wait_for_load(4, 6)
+    for guest in flood + trickle:
+        guest.cancel()
+    server.wait_for_load(0)
+
+
+def test_a_lower_priority_gets_what_a_flood_of_a_higher_one_leaves_and_takes_nothing_from_it(
+    start_server: StartServer,
+) -> None:
+    server = start_server("[execution]\nmax_running = 4")
+    server.upload(fixture("hostile"), "hostile")
+    high, low = (server.task("hostile") for _ in range(2))
+    flood = spins(server, high, 4, priority=9)
+    server.wait_for_load(3, 1)
+    lower = spins(server, low, 2, priority=1)
+    server.wait_for_load(4, 2)
+    flood[0].cancel()
+    server.wait_for_load(4, 1)
+    assert running_of(server, high) == 3
+    for guest in flood + lower:
+        guest.cancel()
+    server.wait_for_load(0)
 
 
 def test_honest_guests_run_on_time_beside_hostile_ones(server: Server) -> None:

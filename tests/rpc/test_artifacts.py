@@ -25,6 +25,7 @@ from spear_wasm.errors import (
     SpearError,
     StorageFull,
     TooManyUploads,
+    UnlinkableArtifact,
     UploadStalled,
     VersionExists,
 )
@@ -38,7 +39,6 @@ from tests.rpc.serving import (
     fixture,
     fresh,
     limits,
-    refusal_of,
     refused,
     until,
     value_of,
@@ -105,9 +105,20 @@ def test_an_upload_tells_what_the_module_offers(server: Server) -> None:
 
 
 def test_an_upload_tells_what_the_module_asks_for(server: Server) -> None:
-    (needed,) = server.artifact("needs_import").imports
-    assert (needed.module, needed.name, needed.type) != ("", "", "")
-    assert server.artifact("needs_import").runtime_type == ""
+    needed = {each.name: (each.module, each.type) for each in server.artifact("host_calls").imports}
+    assert needed["sleep_ms"] == ("spear", "(i32) -> ()")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("needs_import", "'env'.'mystery'"), ("wrong_import", "'spear'.'log' (i64) -> (i32) (here it is")],
+)
+def test_what_no_runtime_can_run_is_not_taken(name: str, complaint: str, server: Server) -> None:
+    before = files(server)
+    refusal = refused(UnlinkableArtifact, lambda: server.upload(fixture(name), name))
+    assert complaint in refusal.message
+    refused(ArtifactNotFound, lambda: server.artifact(name))
+    assert files(server) == before
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
@@ -339,6 +350,19 @@ def test_bytes_on_disk_are_bounded_machine_code_included(start_server: StartServ
     assert server.upload(bulky("next"), "next").created
 
 
+def test_machine_code_larger_than_what_is_left_is_not_even_written(start_server: StartServer) -> None:
+    server = start_server('[artifacts]\nmax_disk = "256KiB"')
+    server.upload(unique_module("small"), "small")
+    (folder,) = (server.data_dir / "code").iterdir()
+    before = folder.stat().st_mtime_ns
+    much_code = functions(5000)
+    assert len(much_code) < 64 << 10
+    refused(StorageFull, lambda: server.upload(much_code, "large"))
+    assert folder.stat().st_mtime_ns == before, "a file was there"
+    assert not server.uploads_in_progress()
+    assert server.upload(unique_module("another"), "another").created
+
+
 def test_code_that_a_metered_call_needs_is_bounded_too_and_does_not_stay_where_it_is_refused(
     start_server: StartServer, tmp_path: Path
 ) -> None:
@@ -479,8 +503,7 @@ def test_the_longest_names_that_wasm_allows_harm_no_answer_and_no_list(server: S
     assert server.artifact(name).ByteSize() < 2 << 20
     (entry,) = listed(server, prefix=name).artifacts
     assert entry.ByteSize() < 64 << 10
-    refusal = refusal_of(lambda: server.call(name, "answer"))
-    assert refusal.code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}
+    assert refused(FunctionNotFound, lambda: server.call(name, "answer")).size < 4096
     server.delete_artifact(name, force=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,25 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client import Client, GuestFailure
 from spear_wasm.client.values import Argument, decode
-from spear_wasm.errors import ExecutionExists, FunctionNotFound, ServerBusy
+from spear_wasm.errors import ExecutionExists, FunctionNotFound, JournalFailed, ServerBusy
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
     Pending,
     Server,
+    busy_disk,
     code_of,
     context,
     fixture,
     fresh,
     no_disk,
+    no_outcomes,
     parameters,
     refused,
     until,
     value_of,
 )
 from tests.rpc.test_executions import cancel, ids, listed, status_of, wait_for
+from tests.rpc.test_streams import Stream
 
 ASYNC = pb.EXECUTION_MODE_ASYNC
 PENDING, RUNNING = pb.EXECUTION_STATUS_PENDING, pb.EXECUTION_STATUS_RUNNING
@@ -59,7 +64,7 @@ def test_an_asynchronous_call_is_answered_at_once_and_its_result_can_be_fetched(
     spec = {"max_execution_timeout_ms": 19_000}  # a task of its own, which has no other executions
     answer = submit(server, "calc", "divide", 84, 2, spec=spec)
     assert answer.success
-    assert answer.result.status in {PENDING, RUNNING}
+    assert answer.result.status == PENDING
     assert answer.status_endpoint == f"executions/{answer.execution_id}"
     assert answer.estimated_completion_ms == 0
     result = outcome(server, answer.execution_id)
@@ -191,10 +196,12 @@ def test_the_same_request_with_the_same_key_is_answered_with_the_first_execution
     assert first.execution_id == key
 
 
-def test_how_long_a_caller_waits_is_not_part_of_its_request(server: Server) -> None:
+def test_who_asks_and_how_long_they_wait_is_not_part_of_a_request(server: Server) -> None:
     key = fresh("key")
     first = server.call("calc", "answer", execution_id=key)
-    other = context(timeout_ms=5000, execution_id="a wish")
+    other = context(
+        timeout_ms=5000, execution_id="a wish", user_id="me", session_id="mine", headers={"via": "a proxy"}
+    )
     assert (
         server.call("calc", "answer", execution_id=key, execution_mode=pb.EXECUTION_MODE_SYNC, context=other)
         == first
@@ -237,9 +244,9 @@ def test_a_guest_ends_when_the_last_of_those_who_called_it_with_a_key_goes_away(
     with pytest.raises(grpc.RpcError):
         server.invoke(**asked, deadline=0.2)
     assert status_of(server, key).result.status == RUNNING
-    with pytest.raises(grpc.RpcError):
+    # The server may tell by the deadline, which it knows too and may answer at, or by the connection.
+    with contextlib.suppress(grpc.RpcError):
         staying.answer()
-    # The server may tell by the deadline, which it knows too, or by the connection.
     assert outcome(server, key).error_code in {"TIMEOUT", "CANCELLED"}
 
 
@@ -276,13 +283,77 @@ def test_what_unfinished_calls_hold_together_is_bounded(start_server: StartServe
     assert outcome(server, large().execution_id).error_code == "GUEST_ERROR"
 
 
-# --- when the disk fails ----------------------------------------------------------------------------------
+def test_a_task_leaves_others_room_for_unfinished_calls(start_server: StartServer) -> None:
+    server = start_server('[execution]\nmax_running = 1\nmax_unfinished_bytes = "100KiB"')
+    for name in ("hostile", "text"):
+        server.upload(fixture(name), name)
+    spinning = submit(server, "hostile", "spin").execution_id
+    wait_for(server, spinning, RUNNING)
+
+    def large(task: str) -> pb.InvokeFunctionResponse:
+        return submit(server, "text", "log_and_fail", b"x" * 20_000, task_name=task)
+
+    waiting = [large("flood").execution_id for _ in range(4)]
+    refusal = refused(ServerBusy, lambda: large("flood"))
+    assert refusal.retry_after
+    assert "its share of 102400" in refusal.message
+    waiting.append(large("trickle").execution_id)
+    cancel(server, spinning)
+    assert {outcome(server, each).error_code for each in waiting} == {"GUEST_ERROR"}
+    assert outcome(server, large("flood").execution_id).error_code == "GUEST_ERROR"
+
+
+def test_a_key_is_free_again_when_nothing_is_remembered_of_it(start_server: StartServer) -> None:
+    server = start_server("[execution]\nmax_records = 1\nmax_stored = 1")
+    server.upload(fixture("calc"), "calc")
+    first = server.call("calc", "divide", 84, 2, execution_id="key")
+    refused(ExecutionExists, lambda: server.call("calc", "divide", 84, 4, execution_id="key"))
+    server.call("calc", "divide", 84, 1, execution_id="another key")
+    until(lambda: not status_of(server, "key").found)
+    again = server.call("calc", "divide", 84, 4, execution_id="key")
+    assert (value_of(first), value_of(again)) == (42, 21)
+
+
+# --- when the disk is busy, or fails ----------------------------------------------------------------------------------
+
+
+def test_who_brings_no_key_does_not_wait_for_the_disk(start_server: StartServer) -> None:
+    server = start_server()
+    for name in ("calc", "emitter"):
+        server.upload(fixture(name), name)
+    server.call("calc", "answer")
+    Stream(server.functions, "emit_numbers", 2, 4).rest()
+    with busy_disk(server):
+        waiting = server.call_later("calc", "answer", execution_id="key")
+        answer = server.call("calc", "answer")
+        assert status_of(server, answer.execution_id, include_result=True).result == answer.result
+        messages, final = Stream(server.functions, "emit_numbers", 2, 4).rest()
+        assert (len(messages), final.status) == (2, COMPLETED)
+        assert not waiting.is_answered()
+    assert value_of(waiting.answer()) == 42
+
+
+def test_what_waits_for_the_disk_can_be_cancelled_and_never_runs(start_server: StartServer) -> None:
+    server = start_server()
+    server.upload(fixture("calc"), "calc")
+    server.call("calc", "answer")
+    with busy_disk(server):
+        calling = server.call_later("calc", "answer", execution_id="key")
+        until(lambda: status_of(server, "key").found)
+        request = pb.CancelExecutionRequest(execution_id="key", force=True)
+        assert server.functions.CancelExecution(request).final_status == CANCELLED
+    answer = calling.answer()
+    assert code_of(answer) == "CANCELLED"
+    assert not answer.result.HasField("started_at")
+    assert outcome(server, "key") == answer.result
 
 
 def timing_out(server: Server) -> Pending:
     """A call with a key that runs for a while; what follows happens before its end."""
     calling = server.call_later("hostile", "spin", execution_id="key", context=context(timeout_ms=1500))
     wait_for(server, "key", RUNNING)
+    # The disk hears before its guest begins; what it hears later comes after that.
+    server.call("hostile", "unreachable", execution_id="another key")
     return calling
 
 
@@ -305,18 +376,60 @@ def test_nobody_hears_of_an_outcome_that_the_disk_has_not_taken_yet(
     assert status_of(again, "key", include_result=True).result == answer.result
 
 
-def test_a_disk_that_takes_no_outcome_for_seconds_is_given_up(
+@contextlib.contextmanager
+def withheld(server: Server) -> Iterator[None]:
+    """Meanwhile an execution has an outcome that the disk has not taken for seconds."""
+    calling = timing_out(server)
+    with no_outcomes(server):
+        refusal = refused(JournalFailed, calling.answer)
+        assert refusal.retry_after
+        assert refusal.metadata["execution_id"] == "key"
+        yield
+
+
+def test_nobody_is_told_an_outcome_that_the_disk_has_not_taken_for_seconds(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     directory = tmp_path / "server"
     server = start_server("", directory)
     server.upload(fixture("hostile"), "hostile")
-    calling = timing_out(server)
-    with no_disk(server):
-        assert code_of(calling.answer()) == "TIMEOUT"
-        until(lambda: "outcome not kept" in server.log())
-    assert status_of(server, "key").result.status == pb.EXECUTION_STATUS_TIMEOUT
+    with withheld(server):
+        refused(JournalFailed, lambda: status_of(server, "key"))
+        refused(JournalFailed, lambda: cancel(server, "key"))
+        refused(JournalFailed, lambda: server.call("hostile", "spin", execution_id="key"))
+        info = listed(server).executions[0]
+        assert (info.execution_id, info.status) == ("key", RUNNING)
+        assert ids(listed(server, status_filter=RUNNING)) == ["key"]
+        assert not listed(server, status_filter=pb.EXECUTION_STATUS_TIMEOUT).executions
+        executions = server.get_task(info.task_id, include_executions=True).executions
+        assert [each.status for each in executions] == [pb.EXECUTION_STATUS_FAILED, RUNNING]
     server.signal(signal.SIGKILL)
     server.exit_code()
     again = start_server("", directory)
     assert outcome(again, "key").error_code == "WORKER_LOST"
+
+
+def test_an_outcome_that_was_withheld_is_told_when_the_disk_has_taken_it(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    directory = tmp_path / "server"
+    server = start_server("", directory)
+    server.upload(fixture("hostile"), "hostile")
+    with withheld(server):
+        pass
+    until(lambda: told(server))
+    result = outcome(server, "key")
+    assert result.error_code == "TIMEOUT"
+    assert server.call("hostile", "spin", execution_id="key", context=context(timeout_ms=1)).result == result
+    server.signal(signal.SIGKILL)
+    server.exit_code()
+    again = start_server("", directory)
+    assert outcome(again, "key") == result
+
+
+def told(server: Server) -> bool:
+    """Whether the outcome is told that was withheld."""
+    try:
+        return status_of(server, "key").found
+    except grpc.RpcError:
+        return False

@@ -10,7 +10,7 @@ from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound
 from tests.rpc.conftest import StartServer
 from tests.rpc.modules import long_export
-from tests.rpc.serving import PATIENCE, Server, code_of, context, fixture, fresh, refused, until
+from tests.rpc.serving import PATIENCE, Pending, Server, code_of, context, fixture, fresh, refused, until
 
 PAGE_BYTES = 1 << 20
 ONE_AT_A_TIME = "[execution]\nmax_running = 1"
@@ -122,6 +122,42 @@ def test_what_waits_can_be_cancelled_and_never_runs(start_server: StartServer) -
     assert code_of(running.answer()) == "CANCELLED"
 
 
+@pytest.mark.parametrize(("artifact", "function"), [("hostile", "spin"), ("host_calls", "sleep_forever")])
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("mode", [pb.EXECUTION_MODE_SYNC, pb.EXECUTION_MODE_ASYNC, pb.EXECUTION_MODE_STREAM])
+def test_a_cancel_ends_whatever_runs_and_tells_everybody_the_same(
+    server: Server,
+    artifact: str,
+    function: str,
+    keyed: bool,
+    mode: pb.ExecutionMode.ValueType,
+) -> None:
+    name = fresh("doomed")
+    request = pb.InvokeFunctionRequest(
+        artifact_spec=pb.ArtifactSpec(artifact_id=artifact),
+        function_name=function,
+        context=context(execution_id=name),
+        execution_id=name if keyed else None,
+        execution_mode=mode,
+        wait=True,
+    )
+
+    def call() -> pb.InvokeFunctionResponse:
+        if mode != pb.EXECUTION_MODE_STREAM:
+            return server.functions.InvokeFunction(request, timeout=PATIENCE)
+        (final,) = server.functions.StreamFunction(request, timeout=PATIENCE)
+        return pb.InvokeFunctionResponse(result=final.result)
+
+    sibling = server.call_later(artifact, function, context=context(timeout_ms=1000))
+    calling = Pending(call)
+    wait_for(server, name, pb.EXECUTION_STATUS_RUNNING)
+    answer = cancel(server, name)
+    assert (answer.success, answer.final_status) == (True, pb.EXECUTION_STATUS_CANCELLED)
+    assert code_of(calling.answer()) == "CANCELLED"
+    assert status_of(server, name).result.status == pb.EXECUTION_STATUS_CANCELLED
+    assert code_of(sibling.answer()) == "TIMEOUT"
+
+
 def test_what_has_ended_stays_as_it_ended(server: Server) -> None:
     answer = server.call("calc", "answer")
     cancelled = cancel(server, answer.execution_id)
@@ -150,6 +186,40 @@ def test_pages_follow_each_other_in_the_order_of_creation(limit: int, server: Se
         seen += ids(page)
     assert seen == made
     assert ids(listed(server, task_id=name, start_after=made[0])) == made[1:]
+
+
+def test_pages_go_on_while_executions_come_and_are_forgotten(start_server: StartServer) -> None:
+    server = start_server("[execution]\nmax_records = 4")
+    server.upload(fixture("calc"), "calc")
+
+    def made(number: int) -> list[str]:
+        return [server.call("calc", "answer").execution_id for _ in range(number)]
+
+    first = made(4)
+    page = listed(server, limit=2)
+    assert ids(page) == first[:2]
+    later = made(3)  # for which the first three are forgotten
+    page = listed(server, limit=2, start_after=page.next_start_after)
+    assert ids(page) == [first[3], later[0]]
+    assert ids(listed(server, start_after=page.next_start_after)) == later[1:]
+
+
+def test_a_page_has_a_hundred_entries_unless_asked_for_more_and_a_thousand_at_most(server: Server) -> None:
+    name = fresh("listed")
+    server.call("calc", "answer", task_name=name)
+    request = pb.InvokeFunctionRequest(task_id=name, function_name="answer")
+    for batch in (15, *[15] * 66):  # one fewer at once than the server lets wait
+        calls = [server.functions.InvokeFunction.future(request) for _ in range(batch)]
+        assert all(call.result(PATIENCE).success for call in calls)
+    assert [len(ids(listed(server, task_id=name, limit=limit))) for limit in (0, 1000, 5000)] == [
+        100,
+        1000,
+        1000,
+    ]
+    assert [
+        len(server.get_task(name, include_executions=True, execution_limit=limit).executions)
+        for limit in (0, 5000)
+    ] == [100, 1000]
 
 
 def test_a_list_can_be_of_one_status(server: Server) -> None:

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from spear_wasm.api import function_pb2 as pb
 from spear_wasm.host import Host, open_host
 from spear_wasm.rpc.figures import LATE_TICKS, LOW_DISK_BYTES, Figures
+from spear_wasm.rpc.reports import ServerFigures, health_response
 from tests.execution.guests import config_with
 
 GIB = 1 << 30
@@ -32,8 +34,12 @@ def set_disk(monkeypatch: pytest.MonkeyPatch, *, free: int, total: int) -> None:
     monkeypatch.setattr(psutil, "disk_usage", lambda path: SimpleNamespace(free=free, total=total))
 
 
+def health_of(figures: Figures) -> pb.GetHealthResponse:
+    return health_response(ServerFigures(0, [figures.read()]), (), details=False)
+
+
 def is_degraded(figures: Figures) -> bool:
-    health = figures.health(details=False)
+    health = health_of(figures)
     assert (health.status, health.healthy) in {("degraded", False), ("healthy", True)}
     return not health.healthy
 
@@ -42,7 +48,7 @@ def is_degraded(figures: Figures) -> bool:
 def test_a_late_clock_is_a_degraded_server_until_it_is_on_time_again(
     metered: bool, host: Host, figures: Figures
 ) -> None:
-    ticker = host.engines[metered].ticker
+    ticker = host.engines.get(metered=metered).ticker
     late = 3 * LATE_TICKS * ticker.period
     assert not is_degraded(figures)
     ticker.slice_was_cut(late)
@@ -50,7 +56,7 @@ def test_a_late_clock_is_a_degraded_server_until_it_is_on_time_again(
     for _ in range(100):
         ticker.slice_was_cut(late)
     assert is_degraded(figures)
-    assert figures.health(details=False).message == f"the guests' clock is {ticker.lag * 1000:.1f} ms late"
+    assert health_of(figures).message == f"the guests' clock is {ticker.lag * 1000:.1f} ms late"
     for _ in range(100):
         ticker.slice_was_cut(ticker.period)
     assert not is_degraded(figures)
@@ -71,13 +77,13 @@ def test_a_disk_that_is_nearly_full_is_a_degraded_server(
     set_disk(monkeypatch, free=free, total=total)
     assert is_degraded(figures) == degraded
     said = f"the disk of the data directory has {free >> 20} MiB left"
-    assert (figures.health(details=False).message == said) == degraded
+    assert (health_of(figures).message == said) == degraded
 
 
 def test_all_complaints_are_told(host: Host, figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
     set_disk(monkeypatch, free=0, total=GIB)
     monkeypatch.setattr(type(host.manager), "line_fullness", 0.9)
-    message = figures.health(details=False).message
+    message = health_of(figures).message
     assert message == (
         "the disk of the data directory has 0 MiB left; the line of waiting executions is 90% full"
     )

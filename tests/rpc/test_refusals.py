@@ -38,7 +38,7 @@ from tests.engine.modules_by_hand import (
     sized,
 )
 from tests.rpc.conftest import StartServer
-from tests.rpc.modules import COMPONENT, compile_bomb, long_names, unique_module
+from tests.rpc.modules import COMPONENT, compile_bomb, long_import, unique_module
 from tests.rpc.serving import (
     PATIENCE,
     Refusal,
@@ -46,6 +46,7 @@ from tests.rpc.serving import (
     context,
     fixture,
     fresh,
+    no_disk,
     refusal_of,
     refused,
     until,
@@ -77,10 +78,10 @@ NASTY = "\x1b[31m\r\n\u202e" + "é" * MEGABYTE
 
 @pytest.fixture(scope="module")
 def cramped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose bounds are all within reach. Has `calc`, `hostile`, `needs_import` and the task `kept`."""
+    """A server whose bounds are all within reach. Has `calc`, `hostile` and the task `kept`."""
     server = Server(tmp_path_factory.mktemp("cramped"), CRAMPED)
     with contextlib.closing(server):
-        for name in ("calc", "hostile", "needs_import"):
+        for name in ("calc", "hostile"):
             server.upload(fixture(name), name, "1")
         server.call("calc", "answer", task_name="kept")
         server.call("hostile", "unreachable", task_name="hostile")
@@ -290,14 +291,7 @@ def _unknown_runtime(server: Server) -> Refusal:
 
 @provokes(errors.UnlinkableArtifact)
 def _unlinkable(server: Server) -> Refusal:
-    asked = {"artifact_type": "core"}
-    return refused(errors.UnlinkableArtifact, lambda: server.call("needs_import", "ask", spec=asked))
-
-
-@provokes(errors.Unimplemented)
-def _unimplemented(server: Server) -> Refusal:
-    request = function_pb2.InvokeFunctionRequest(context=context(max_retries=1))
-    return refused(errors.Unimplemented, lambda: list(server.functions.StreamFunction(request)))
+    return refused(errors.UnlinkableArtifact, lambda: server.upload(fixture("needs_import"), "needy"))
 
 
 @provokes(errors.ExecutionNotFound)
@@ -306,12 +300,29 @@ def _unknown_execution(server: Server) -> Refusal:
     return refused(errors.ExecutionNotFound, lambda: server.functions.CancelExecution(request))
 
 
+@provokes(errors.JournalFailed)
+def _failing_disk(server: Server) -> Refusal:
+    with no_disk(server):
+        return refused(
+            errors.JournalFailed,
+            lambda: server.invoke(
+                task_id="kept", function_name="answer", execution_mode=function_pb2.EXECUTION_MODE_ASYNC
+            ),
+        )
+
+
 ELSEWHERE = {
-    errors.JournalFailed: "the disk fails, which no caller can bring about: test_journal",
+    errors.AccessDenied: "test_whoever_else_comes_is_told_what_to_bring: test_access",
+    errors.BatchTooLarge: "test_more_inputs_or_bytes_than_the_server_takes_are_refused: test_batches",
+    errors.ExecutionElsewhere: "workers alone are told: test_workers",
+    errors.FetchFailed: "test_a_host_that_fails_is_not_our_failure: test_locations",
+    errors.LocationForbidden: "test_nothing_is_fetched_unless_the_operator_allows_it: test_locations",
+    errors.PermissionDenied: "test_a_host_that_the_operator_did_not_allow_is_refused: test_extism",
     errors.ReaderStalled: "test_a_reader_who_does_not_read_to_the_end_is_given_up: test_streams",
     errors.ServerDraining: "test_a_server_that_shuts_down_is_unavailable",
     errors.ConfigurationError: "the operator's mistake, at the command line: test_lifecycle",
     errors.SandboxUnavailable: "test_code_that_the_engine_does_not_take_is_the_servers_fault",
+    errors.WorkerSilent: "test_a_worker_that_hangs_is_reported_and_not_waited_for: test_worker_lives",
 }
 
 
@@ -518,10 +529,10 @@ def test_a_guests_megabyte_of_nastiness_makes_a_small_answer(server: Server) -> 
 
 
 def test_an_import_with_the_longest_name_makes_a_small_refusal(server: Server) -> None:
-    name = fresh("artifact")
-    server.upload(long_names(100_000), name)
-    asked = {"artifact_type": "core"}
-    refused(errors.UnlinkableArtifact, lambda: server.call(name, "answer", spec=asked))
+    refusal = refused(
+        errors.UnlinkableArtifact, lambda: server.upload(long_import(100_000), fresh("artifact"))
+    )
+    assert refusal.size < 3000
 
 
 def test_no_log_line_holds_a_raw_control_character(cramped: Server) -> None:

@@ -1,4 +1,4 @@
-"""Calls that begin again: in every mode but streamed, for what the host failed to do and, where asked for, traps."""
+"""Calls that begin again, for what the host failed to do and, where asked for, traps. Streams: test_keyed_streams."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_attempts_of_all_runs_of_the_server_count_together(
     until(lambda: in_a_pause(server, left))
     server.signal(signal.SIGKILL)
     server.exit_code()
-    server = start_server(config(MUCH_LATER), directory)
+    server = start_server(config(SOON), directory)
     result = outcome(server, left)
     assert (result.error_code, result.metrics["attempts"]) == ("TRAP_UNREACHABLE", "2")
     with contextlib.suppress(grpc.RpcError):

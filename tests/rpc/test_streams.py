@@ -13,8 +13,8 @@ import pytest
 from spear_wasm import errors
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
-from spear_wasm.client.values import decode
-from spear_wasm.errors import InvalidRequest, Unimplemented
+from spear_wasm.client.values import Argument, decode
+from spear_wasm.errors import InvalidRequest
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
     PATIENCE,
@@ -32,7 +32,7 @@ from tests.rpc.serving import (
 
 WIDE = """
 [execution]
-max_running = 550
+max_running = 690
 
 [engine]
 sandboxes = 700
@@ -89,7 +89,7 @@ class Stream:
         self,
         functions: function_pb2_grpc.FunctionServiceStub,
         function: str,
-        *arguments: int,
+        *arguments: Argument,
         artifact: str = "emitter",
         **fields: Any,
     ) -> None:
@@ -167,6 +167,16 @@ def test_a_message_arrives_while_its_guest_still_runs(server: Server) -> None:
     assert number_in(content_of(message)) == 42
     assert status_of(server, message.execution_id).status == pb.EXECUTION_STATUS_RUNNING
     stream.hang_up()
+
+
+def test_a_guest_in_c_throws_dice_with_pauses_and_is_heard(server: Server) -> None:
+    throws, final = Stream(server.functions, "throw", 5, 20, artifact="dice").rest()
+    eyes = [int(throw) for throw in throws]
+    assert len(eyes) == 5
+    assert set(eyes) <= {1, 2, 3, 4, 5, 6}
+    assert decode(final.chunk_data) == sum(eyes)
+    assert final.result.stderr == b"info: no hurry\n"
+    assert final.result.execution_time_ms >= 100
 
 
 def test_a_guest_that_emits_nothing_has_a_stream_of_its_end_alone(server: Server) -> None:
@@ -355,7 +365,7 @@ def test_a_reader_who_does_not_read_to_the_end_is_given_up(start_server: StartSe
 
 def stalled_reader(start_server: StartServer) -> None:
     """Reads on when it is too late."""
-    server = start_server(WIDE.replace("max_running = 550", 'max_running = 8\nunread_for = "1ms"'))
+    server = start_server(WIDE.replace("max_running = 690", 'max_running = 8\nunread_for = "1ms"'))
     server.upload(fixture("emitter"), "emitter")
     with grpc.insecure_channel(server.address, options=NARROW_CHANNEL) as channel:
         stream = Stream(
@@ -387,7 +397,7 @@ def test_a_server_that_shuts_down_ends_streams_with_a_reason(start_server: Start
 
 
 def test_a_server_shuts_down_although_a_reader_does_not_read(start_server: StartServer) -> None:
-    server = start_server(WIDE.replace("max_running = 550", "max_running = 8") + SHORT_GRACE)
+    server = start_server(WIDE.replace("max_running = 690", "max_running = 8") + SHORT_GRACE)
     server.upload(fixture("emitter"), "emitter")
     with grpc.insecure_channel(server.address, options=NARROW_CHANNEL) as channel:
         stream = Stream(function_pb2_grpc.FunctionServiceStub(channel), "emit_forever", 1000)
@@ -412,8 +422,7 @@ def test_the_mode_of_a_stream_may_be_left_out_or_stream(server: Server) -> None:
         assert len(messages) == 1
 
 
-def test_a_stream_takes_no_key_but_a_name(server: Server) -> None:
-    refused(Unimplemented, Stream(server.functions, "emit_numbers", 1, 4, execution_id=fresh("key")).rest)
+def test_a_stream_takes_a_name(server: Server) -> None:
     name = fresh("stream")
     _, final = Stream(server.functions, "emit_numbers", 1, 4, context=context(execution_id=name)).rest()
     assert final.execution_id == name
@@ -428,7 +437,7 @@ def test_a_stream_is_admitted_like_any_other_call(server: Server) -> None:
         InvalidRequest, Stream(functions, "emit_forever", 1, limits=limits(max_output_bytes=1 << 40)).rest
     )
     refused(InvalidRequest, Stream(functions, "emit_forever", 1, priority=10).rest)
-    refused(Unimplemented, Stream(functions, "emit_forever", 1, context=context(max_retries=1)).rest)
+    refused(InvalidRequest, Stream(functions, "emit_forever", 1, context=context(max_retries=-1)).rest)
 
 
 def test_lists_show_that_an_execution_is_streamed(server: Server) -> None:

@@ -16,7 +16,6 @@ from spear_wasm.errors import (
     SpearError,
     TaskBusy,
     TaskNotFound,
-    UnlinkableArtifact,
 )
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
@@ -263,12 +262,6 @@ def test_a_call_that_is_refused_leaves_the_task_that_was_there(server: Server) -
     assert server.get_task(name).task.task_id == task
 
 
-def test_a_module_that_cannot_be_linked_leaves_no_task(server: Server) -> None:
-    spec, name = {"artifact_type": "core"}, fresh("task")
-    refused(UnlinkableArtifact, lambda: server.call("needs_import", "nothing", spec=spec, task_name=name))
-    assert not server.get_task(name).found
-
-
 def test_of_calls_that_make_a_task_together_the_refused_do_not_harm_the_others(server: Server) -> None:
     for _ in range(10):
         name = fresh("task")
@@ -356,11 +349,20 @@ def test_code_that_cannot_be_used_is_not_loaded_where_compiling_fails(
     refused(CompileRefused, lambda: after.call("calc", "answer"))
 
 
-def test_what_tasks_did_is_not_kept(start_server: StartServer, tmp_path: Path) -> None:
+def test_how_often_tasks_were_called_is_kept_and_the_calls_are_not(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     before = start_server(directory=tmp_path)
     before.upload(fixture("calc"), "calc", "1")
     made(before, "kept")
     before.stop()
     after = start_server(directory=tmp_path)
     answer = after.get_task("kept", include_executions=True)
-    assert (answer.task.execution_count, len(answer.executions)) == (0, 0)
+    assert (answer.task.execution_count, len(answer.executions)) == (1, 0)
+    assert answer.task.last_status == pb.EXECUTION_STATUS_COMPLETED
+    after.invoke(task_id="kept", function_name="answer")
+    after.invoke(
+        task_id="kept", function_name="answer", execution_id="key"
+    )  # which the disk counts by itself
+    after.stop()
+    assert start_server(directory=tmp_path).get_task("kept").task.execution_count == 3

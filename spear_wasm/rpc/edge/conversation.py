@@ -1,0 +1,155 @@
+"""An RPC that a coroutine answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import grpc
+import structlog
+
+if TYPE_CHECKING:
+    from spear_wasm.rpc.edge.core import Metadata, Rpc
+    from spear_wasm.rpc.edge.method import Method
+
+log = structlog.get_logger()
+
+NO_MESSAGE = "the request is not a message of this method"
+"""For callers who send bytes that are none."""
+
+
+class Conversation:
+    """What a coroutine hears from its caller, and says: what handlers use of grpc.aio.ServicerContext.
+
+    For the event loop's thread. A coroutine whose caller is gone is cancelled, and so is one that reads from him
+    or writes to him then.
+    """
+
+    def __init__(self, rpc: Rpc, method: Method) -> None:
+        self._rpc = rpc
+        self._method = method
+        self._loop = asyncio.get_running_loop()
+        self._finished = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, request: object) -> asyncio.Task[None]:
+        """Have the method's coroutine answer; a `request`, where there is one alone."""
+        task = self._task = self._loop.create_task(self._run(request))
+        task.add_done_callback(
+            lambda _: self._finish_with(grpc.StatusCode.CANCELLED)
+        )  # if it has not been finished
+        self._rpc.when_closed(self._on_closed)
+        return task
+
+    def _on_closed(self, gone: bool) -> None:  # noqa: FBT001  as core tells it
+        if gone and self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _run(self, request: object) -> None:
+        try:
+            await self._answer(request)
+        except grpc.aio.AbortError:
+            return
+        except Exception:
+            log.exception("call failed by a bug", method=self._rpc.method)
+            self._finish_with(grpc.StatusCode.INTERNAL, "the server failed; the cause is in its log")
+
+    async def _answer(self, request: object) -> None:
+        method = self._method
+        asked = self._messages() if method.takes_stream else request
+        answered = method.answer(asked, self)
+        if not method.gives_stream:
+            response = method.encode(await answered)
+            self._finished = True
+            self._rpc.finish(response)
+            return
+        if isinstance(answered, AsyncIterator):
+            async for message in answered:
+                await self.write(message)
+        else:  # it writes by itself
+            await answered
+        self._finish_with(grpc.StatusCode.OK)
+
+    async def _messages(self) -> AsyncIterator[object]:
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    async def read(self) -> object:
+        """The caller's next message; grpc.aio.EOF after his last.
+
+        Raises:
+            asyncio.CancelledError: he is gone.
+        """
+        heard: asyncio.Future[object] = self._loop.create_future()
+
+        def received(message: bytes | None, well: bool) -> None:  # noqa: FBT001  as core tells it
+            self._loop.call_soon_threadsafe(self._heard, heard, message, well)
+
+        self._rpc.receive(received)
+        return await heard
+
+    def _heard(self, heard: asyncio.Future[object], message: bytes | None, well: bool) -> None:  # noqa: FBT001
+        if heard.done():
+            return
+        if not well:
+            heard.cancel()
+        elif message is None:
+            heard.set_result(grpc.aio.EOF)
+        else:
+            try:
+                heard.set_result(self._method.decode(message))
+            except Exception:  # noqa: BLE001  each kind of message has errors of its own
+                self._finish_with(grpc.StatusCode.INTERNAL, NO_MESSAGE)
+                heard.cancel()
+
+    async def write(self, message: object) -> None:
+        """Send a message, and wait until the transport has taken it, which is when the caller reads.
+
+        Raises:
+            asyncio.CancelledError: he is gone.
+        """
+        content = self._method.encode(message)
+        await self._said(lambda sent: self._rpc.send(content, sent))
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Send what comes before all messages, ahead of the first."""
+        await self._said(lambda sent: self._rpc.open(metadata, sent))
+
+    async def _said(self, say: Callable[[Callable[[bool], None]], None]) -> None:
+        said: asyncio.Future[None] = self._loop.create_future()
+
+        def on_sent(well: bool) -> None:  # noqa: FBT001  as core tells it
+            self._loop.call_soon_threadsafe(_settle, said, well)
+
+        say(on_sent)
+        await said
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
+    ) -> NoReturn:
+        """End the RPC with a status.
+
+        Raises:
+            grpc.aio.AbortError: always.
+        """
+        self._finish_with(code, details, trailing_metadata)
+        raise grpc.aio.AbortError
+
+    def time_remaining(self) -> float | None:
+        """Seconds that the caller waits yet; None where that has no end."""
+        return self._rpc.time_remaining()
+
+    def _finish_with(self, code: grpc.StatusCode, details: str = "", metadata: Metadata = ()) -> None:
+        if not self._finished:
+            self._finished = True
+            self._rpc.finish_with(code, details, metadata)
+
+
+def _settle(said: asyncio.Future[None], well: bool) -> None:  # noqa: FBT001  as core tells it
+    if said.done():
+        return
+    if well:
+        said.set_result(None)
+    else:
+        said.cancel()

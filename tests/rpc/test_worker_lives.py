@@ -1,0 +1,411 @@
+"""Workers that die, are replaced and stop, while others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from spear_wasm.api import function_pb2 as pb
+from spear_wasm.api import function_pb2_grpc
+from spear_wasm.errors import CompilerKilled, WorkerSilent
+from tests.rpc.many_workers import RETRYING, WorkersServer, WorkerView, running_workers
+from tests.rpc.modules import compile_bomb, unique_module
+from tests.rpc.serving import (
+    PATIENCE,
+    Pending,
+    Server,
+    code_of,
+    compilations_of,
+    context,
+    fresh,
+    launch,
+    parameters,
+    read_refusal,
+    refused,
+    until,
+    value_of,
+)
+from tests.rpc.test_durable import ASYNC, CANCELLED, COMPLETED, PENDING, RUNNING, outcome, submit
+from tests.rpc.test_executions import cancel, ids, listed, status_of, wait_for
+
+FAILED = pb.EXECUTION_STATUS_FAILED
+ONE_EACH = '[execution]\nmax_running = 2\nfirst_backoff = "1ms"\nlongest_backoff = "1ms"'
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[WorkersServer]:
+    with running_workers(tmp_path / "server", ONE_EACH) as server:
+        yield server
+
+
+@pytest.fixture
+def moving(tmp_path: Path) -> Iterator[WorkersServer]:
+    """A server whose connections do not stay where they are for long: `max_connection_age` is a second."""
+    with running_workers(tmp_path / "server", ONE_EACH, age="1s") as server:
+        yield server
+
+
+def spinning_on(worker: WorkerView, **fields: Any) -> str:
+    """A guest that takes all the room of a worker."""
+    execution_id = submit(worker, "hostile", "spin", **fields).execution_id
+    until(lambda: has_begun(worker, execution_id))
+    return execution_id
+
+
+def has_begun(server: Server, execution_id: str) -> bool:
+    """Whether the disk knows that an execution runs, without which its guest does not."""
+    with contextlib.closing(sqlite3.connect(server.data_dir / "executions.db")) as database:
+        query = "SELECT attempts FROM executions WHERE execution_id = ?"
+        return bool(database.execute(query, (execution_id,)).fetchone()[0])
+
+
+@contextlib.contextmanager
+def under_load(call: Callable[[], object], threads: int = 3) -> Iterator[list[int]]:
+    """Meanwhile calls are made without a pause; how many have been, in the end. One that fails fails the test."""
+    done, made = threading.Event(), [0]
+
+    def call_on() -> int:
+        count = 0
+        while not done.is_set():
+            call()
+            count += 1
+            made[0] += 1
+        return count
+
+    with ThreadPoolExecutor(threads) as pool:
+        callers = [pool.submit(call_on) for _ in range(threads)]
+        try:
+            until(lambda: made[0] > 10)
+            yield made
+        finally:
+            done.set()
+        assert sum(caller.result(PATIENCE) for caller in callers) == made[0] or threads > 1
+
+
+# --- a worker that dies -----------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_others_notice_nothing(server: WorkersServer) -> None:
+    doomed, other = server.views()
+    with under_load(lambda: value_of(other.call("calc", "divide", 84, 2))):
+        server.kill(doomed.number)
+        server.wait_for_successor(doomed.number)
+        until(lambda: len(server.views()) == 2)
+    assert sorted(server.pids()) == [other.number, doomed.number + 2]
+    assert all(value_of(view.call("calc", "divide", 84, 2)) == 42 for view in server.views())
+
+
+def test_what_ran_on_a_killed_worker_is_settled_by_the_retry_rules(server: WorkersServer) -> None:
+    doomed, other = server.views()
+    on_other = spinning_on(other)
+    lost = spinning_on(doomed)
+    waiting = submit(doomed, "calc", "divide", 84, 2).execution_id
+    assert status_of(other, waiting).result.status == PENDING
+    server.kill(doomed.number)
+    result = outcome(other, lost)
+    assert (result.status, result.error_code) == (FAILED, "WORKER_LOST")
+    cancel(other, on_other)
+    assert outcome(other, waiting).status == COMPLETED
+    assert outcome(other, on_other).metrics["attempts"] == ""
+    assert ids(listed(other)) == [on_other, lost, waiting]
+
+
+def test_what_may_begin_again_does_so_on_another_worker(server: WorkersServer) -> None:
+    doomed, other = server.views()
+    running = spinning_on(doomed, context=context(max_retries=1))
+    server.kill(doomed.number)
+    until(lambda: status_of(other, running).result.metrics["attempts"] == "2")
+    wait_for(other, running, RUNNING)
+    assert cancel(other, running).final_status == CANCELLED
+
+
+def test_who_waits_on_another_worker_gets_the_outcome_of_what_is_begun_again(server: WorkersServer) -> None:
+    doomed, other = server.views()
+    key = fresh("key")
+    fields = {"execution_id": key, "execution_mode": ASYNC, "context": context(max_retries=1)}
+    first = doomed.call_later("hostile", "spin", wait=True, **fields)
+    wait_for(other, key, RUNNING)
+    until(lambda: has_begun(other, key))
+    second = other.call_later("hostile", "spin", wait=True, **fields)
+    until(lambda: other.is_serving("") and not second.is_answered())
+    server.kill(doomed.number)
+    with pytest.raises(grpc.RpcError) as broken_off:
+        first.answer()
+    assert broken_off.value.code() is grpc.StatusCode.UNAVAILABLE
+    until(lambda: status_of(other, key).result.metrics["attempts"] == "2")
+    cancel(other, key)
+    assert code_of(second.answer()) == "CANCELLED"
+
+
+def test_what_a_killed_worker_was_about_to_store_does_not_stay(server: WorkersServer) -> None:
+    from spear_wasm.api import artifact_pb2  # noqa: PLC0415
+
+    doomed, other = server.views()
+    goes_on = threading.Event()
+
+    def parts() -> Iterator[artifact_pb2.UploadArtifactRequest]:
+        yield artifact_pb2.UploadArtifactRequest(header=artifact_pb2.UploadArtifactHeader(name="half"))
+        yield artifact_pb2.UploadArtifactRequest(chunk=b"\0asm")
+        goes_on.wait(PATIENCE)
+
+    uploading = doomed.artifacts.UploadArtifact.future(parts())
+    until(lambda: bool(server.uploads_in_progress()))
+    server.kill(doomed.number)
+    until(lambda: not server.uploads_in_progress())
+    goes_on.set()
+    with pytest.raises(grpc.RpcError):
+        uploading.result(PATIENCE)
+    assert other.call("calc", "answer").success
+
+
+def test_a_worker_that_hangs_is_reported_and_not_waited_for(server: WorkersServer) -> None:
+    hanging, other = server.views()
+    pid = server.pids()[hanging.number]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = other.health()
+        assert answer.status == "degraded"
+        assert f"worker {hanging.number} does not answer" in answer.message
+        assert answer.details.system_info[f"worker.{hanging.number}"] == "does not answer"
+        assert value_of(other.call("calc", "answer")) == 42
+        refused(WorkerSilent, lambda: listed(other))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: other.health().healthy)
+
+
+def test_workers_compile_no_more_at_once_than_the_server_may(server: WorkersServer) -> None:
+    one, other = server.views()
+    supervisor = psutil.Process(server.process.pid)
+
+    def compilations() -> list[psutil.Process]:
+        return [each for worker in supervisor.children() for each in compilations_of(worker)]
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(one.upload, compile_bomb(), "long")
+        until(lambda: len(compilations()) == 1)
+        (held,) = compilations()
+        held.suspend()
+        short = unique_module("short")
+        second = threads.submit(other.upload, short, "short", size_bytes=len(short))
+        until(lambda: short in [path.read_bytes() for path in server.uploads_in_progress()])
+        for _ in range(10):
+            other.health()
+            assert compilations() == [held]
+        held.kill()
+        assert second.result(PATIENCE).created
+        refused(CompilerKilled, first.result)
+
+
+def test_what_one_worker_has_compiled_all_map(server: WorkersServer) -> None:
+    for view in server.views():
+        assert value_of(view.call("calc", "answer", spec={"description": "mine"})) == 42
+    (code,) = {
+        mapped.path
+        for pid in server.pids().values()
+        for mapped in psutil.Process(pid).memory_maps()
+        if mapped.path.endswith(".cwasm")
+    }
+    assert code.startswith(str(server.data_dir))
+
+
+def test_workers_leave_no_descriptors_behind(server: WorkersServer) -> None:
+    supervisor = psutil.Process(server.process.pid)
+
+    def kill_one() -> int:
+        number = min(server.pids())
+        server.kill(number)
+        server.wait_for_successor(number)
+        return supervisor.num_fds()
+
+    before = kill_one()
+    assert supervisor.num_threads() == 1, "else it could not fork"
+    assert [kill_one() for _ in range(3)] == [before] * 3
+    fds = {pid: psutil.Process(pid).num_fds() for pid in server.pids().values()}
+    assert max(fds.values()) - min(fds.values()) <= 8, "later ones inherit no more than the first ones"
+
+
+# --- replacing all ----------------------------------------------------------------------------------------
+
+
+def test_replacing_all_workers_fails_no_call_of_a_client_that_retries(moving: WorkersServer) -> None:
+    channels = [
+        grpc.insecure_channel(
+            moving.address,
+            options=[
+                ("grpc.service_config", RETRYING), ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_http_proxy", 0),
+            ],
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    stubs = [function_pb2_grpc.FunctionServiceStub(channel) for channel in channels]
+    request = pb.InvokeFunctionRequest(
+        artifact_spec=pb.ArtifactSpec(artifact_id="calc"),
+        function_name="divide",
+        parameters=parameters(84, 2),
+    )
+    turn = iter(range(10**9))
+
+    def call() -> None:
+        stub = stubs[next(turn) % len(stubs)]
+        assert value_of(stub.InvokeFunction(request, timeout=PATIENCE)) == 42
+
+    try:
+        with under_load(call, threads=4) as made:
+            for _ in range(2):
+                moving.replace_all()
+            after = made[0]
+            until(lambda: made[0] > after + 20)
+    finally:
+        for channel in channels:
+            channel.close()
+
+
+def test_connections_come_to_other_workers_in_time(moving: WorkersServer) -> None:
+    view = moving.views()[0]
+    until(lambda: int(view.health().details.system_info["worker"]) != view.number)
+    assert len(moving.pids()) == 2
+
+
+def test_a_worker_that_retires_finishes_what_it_has_begun(moving: WorkersServer) -> None:
+    before = moving.pids()
+    views = moving.views()
+    running = [
+        Pending(
+            lambda view=view: view.call(  # type: ignore[misc]
+                "hostile", "spin", context=context(timeout_ms=1500)
+            )
+        )
+        for view in views
+    ]
+    moving.wait_for_load(2)
+    moving.signal(signal.SIGHUP)
+    assert [code_of(each.answer()) for each in running] == ["TIMEOUT"] * 2
+    until(lambda: len(moving.pids()) == 2 and not before.keys() & moving.pids().keys())
+
+
+def test_what_waits_on_a_worker_that_retires_goes_on_with_another(moving: WorkersServer) -> None:
+    one, _ = moving.views()
+    spinning = spinning_on(one, context=context(max_retries=3))
+    waiting = submit(one, "calc", "divide", 84, 2).execution_id
+    moving.replace_all()
+    until(lambda: status_of(moving, spinning).result.status == RUNNING)
+    assert status_of(moving, spinning).result.metrics["attempts"] == "2"
+    assert cancel(moving, spinning).final_status == CANCELLED
+    assert outcome(moving, waiting).status == COMPLETED
+
+
+# --- the supervisor ---------------------------------------------------------------------------------------
+
+
+def test_nobody_is_left_when_the_supervisor_is_killed(server: WorkersServer) -> None:
+    workers = [psutil.Process(pid) for pid in server.pids().values()]
+    for view in server.views():
+        spinning_on(view)
+    server.signal(signal.SIGKILL)
+    server.exit_code()
+    assert not psutil.wait_procs(workers, PATIENCE)[1]
+
+
+def test_after_the_supervisor_was_killed_the_next_one_takes_up_what_was_left(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", ONE_EACH) as first:
+        running = [spinning_on(view, context=context(max_retries=1)) for view in first.views()]
+        waiting = [submit(view, "calc", "divide", 84, 2).execution_id for view in first.views()]
+        workers = [psutil.Process(pid) for pid in first.pids().values()]
+        first.signal(signal.SIGKILL)
+        first.exit_code()
+        psutil.wait_procs(workers, PATIENCE)
+    with running_workers(tmp_path / "server", ONE_EACH, artifacts=()) as second:
+        for execution_id in running:
+            until(lambda execution_id=execution_id: cancel(second, execution_id).success)  # type: ignore[misc]
+        assert [outcome(second, each).status for each in waiting] == [COMPLETED] * 2
+
+
+def test_a_signal_stops_all_workers_within_one_grace(server: WorkersServer) -> None:
+    for view in server.views():
+        spinning_on(view)
+    workers = [psutil.Process(pid) for pid in server.pids().values()]
+    assert server.stop() == 0
+    assert not psutil.wait_procs(workers, 0)[1]
+
+
+def test_a_signal_to_all_processes_is_one_signal(server: WorkersServer) -> None:
+    one, _ = server.views()
+    running = Pending(lambda: one.call("hostile", "spin", context=context(timeout_ms=1500)))
+    server.wait_for_load(1)
+    for pid in (*server.pids().values(), server.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert code_of(running.answer()) == "TIMEOUT", "it had its time"
+    assert server.exit_code() == 0
+    assert "second signal" not in server.log()
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", ONE_EACH) as server:
+        for view in server.views():
+            spinning_on(view)
+        server.signal()
+        until(lambda: "server stopping" in server.log())
+        server.signal()
+        assert server.exit_code() == 0
+
+
+def test_a_worker_that_cannot_serve_ends_the_start_with_its_reason(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("short\n")
+    process, log = launch(tmp_path, f'[server]\nworkers = 2\ntoken_file = "{tokens}"\n')
+    assert process.wait(PATIENCE) == 2
+    assert process.stdout is not None
+    assert process.stdout.read() == ""
+    process.stdout.close()
+    assert "must hold a token a line" in log.read_text().splitlines()[-1]
+
+
+def test_a_port_or_a_directory_that_others_have_is_refused(server: WorkersServer, tmp_path: Path) -> None:
+    for address, data_dir, complaint in (
+        (server.address, tmp_path / "other", "cannot listen on"),
+        ("127.0.0.1:0", server.data_dir, f"in use by process {server.process.pid}"),
+    ):
+        process, log = launch(
+            tmp_path / "second", "[server]\nworkers = 2", address=address, data_dir=data_dir
+        )
+        assert process.wait(PATIENCE) == 2
+        assert process.stdout is not None
+        process.stdout.close()
+        assert complaint in log.read_text()
+
+
+def test_less_of_something_than_there_are_workers_is_refused(tmp_path: Path) -> None:
+    process, log = launch(tmp_path, "[server]\nworkers = 3\n[execution]\nmax_running = 2")
+    assert process.wait(PATIENCE) == 2
+    assert process.stdout is not None
+    process.stdout.close()
+    assert "execution.max_running is 2, which is less than one for each of the 3 workers" in log.read_text()
+
+
+def test_together_workers_run_no_more_than_the_server_may(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", "[execution]\nmax_running = 3\nmax_pending = 5") as server:
+        for view in server.views():
+            refusals = [refusal for _ in range(6) if (refusal := _refusal_of_spinning(view))]
+            assert set(refusals) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        server.wait_for_load(3, 5)
+
+
+def _refusal_of_spinning(worker: WorkerView) -> grpc.StatusCode | None:
+    try:
+        submit(worker, "hostile", "spin")
+    except grpc.RpcError as refused:
+        return read_refusal(refused).code
+    return None
