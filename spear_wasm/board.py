@@ -1,0 +1,180 @@
+"""What the processes of one server tell each other without being asked: numbers in memory that all of them map.
+
+Each process has a seat, and writes nothing but the numbers of its own: so nobody waits for anybody, and whoever dies
+leaves nothing half done. A reader may find a number half written; all that is ever asked of news is whether they
+differ from what was read before, and half a number does.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final
+
+
+class News(IntEnum):
+    """What may have changed since somebody looked."""
+
+    NAMES = 0
+    """Which artifact a name means."""
+    NEW_TASKS = 1
+    ENDED_TASKS = 2
+    REMOVALS = 3
+    """Artifacts have gone."""
+
+
+class Account(IntEnum):
+    """Bytes on disk. The first two stay when the process dies that had them counted."""
+
+    ARTIFACTS = 0
+    CODE = 1
+    UPLOADS = 2
+    COMPILATIONS = 3
+    """Machine code that is about to be published."""
+
+
+_WORKERS: Final = 0
+_DOORS: Final = 1
+_WAITS: Final = 2
+_NEWS: Final = 3
+_ACCOUNTS: Final = _NEWS + len(News)
+_COLUMNS: Final = _ACCOUNTS + len(Account)
+_WIDTH: Final = 8
+
+
+class Board:
+    """The numbers of so many processes. It is there for those that are forked from the one that made it.
+
+    Seat 0 is of whoever made it: of the supervisor, or of the one process that serves alone. The server is divided
+    into `places`, of which each worker has one.
+    """
+
+    def __init__(self, seats: int = 1, places: int = 1) -> None:
+        self._seats = seats
+        self.places = places
+        self.made_at = time.monotonic()
+        """When the server was started."""
+        self._page = mmap.mmap(-1, _COLUMNS * seats * _WIDTH)
+        self._numbers = memoryview(self._page).cast("q")
+
+    def seat(self, number: int) -> Seat:
+        """The seat that a process writes to."""
+        return Seat(self, number)
+
+    def seats(self) -> Iterator[Seat]:
+        """All of them, the first one aside."""
+        return (Seat(self, number) for number in range(1, self._seats))
+
+    def column(self, number: int) -> memoryview:
+        """What all seats say of one thing, as numbers."""
+        return self._numbers[number * self._seats : (number + 1) * self._seats]
+
+    def bytes_of(self, column: int, columns: int = 1) -> bytes:
+        """The same of some things, as it is in memory: to be compared."""
+        start = column * self._seats * _WIDTH
+        return self._page[start : start + columns * self._seats * _WIDTH]
+
+    @property
+    def size(self) -> int:
+        """How many seats there are."""
+        return self._seats
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is anybody who could have anything to tell."""
+        return self._seats > 1
+
+
+class Seat:
+    """A process's place on the board. Thread-safe."""
+
+    def __init__(self, board: Board, number: int) -> None:
+        self.board = board
+        self.number = number
+        self.place = 0
+        """Which of the server's parts the worker has that sits here; for its own process."""
+        self._workers = board.column(_WORKERS)
+        self._doors = board.column(_DOORS)
+        self._waits = board.column(_WAITS)
+        self._news = [board.column(_NEWS + news) for news in News]
+        self._accounts = [board.column(_ACCOUNTS + account) for account in Account]
+        self._lock = threading.Lock()  # guards: that the numbers of this seat change one step at a time
+
+    # Who is there: written by the supervisor
+
+    @property
+    def worker(self) -> int:
+        """The number of the worker that sits here; 0 for none."""
+        return self._workers[self.number]
+
+    @worker.setter
+    def worker(self, number: int) -> None:
+        self._workers[self.number] = number
+
+    @property
+    def answers(self) -> bool:
+        """Whether its door for the other workers is open."""
+        return bool(self._doors[self.number])
+
+    @answers.setter
+    def answers(self, value: bool) -> None:
+        self._doors[self.number] = value
+
+    def share_of(self, whole: int) -> int:
+        """This worker's part of what is divided among all."""
+        return part_of(whole, self.place, self.board.places)
+
+    # Turns that several workers want
+
+    def wait(self, *, whether: bool) -> None:
+        """Let the others know that this worker waits for something that only some of them can have at once."""
+        self._waits[self.number] = whether
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether any other one does."""
+        return any(waits for number, waits in enumerate(self._waits) if number != self.number)
+
+    # What is new
+
+    def tell(self, news: News) -> None:
+        """Let everybody know, once whatever it is can be seen."""
+        with self._lock:
+            self._news[news][self.number] += 1
+
+    def heard(self, news: News) -> bytes:
+        """Differs whenever anybody has told something."""
+        return self.board.bytes_of(_NEWS + news)
+
+    def heard_of_tasks(self) -> bytes:
+        """Differs whenever a task or the artifact of one may have come or gone."""
+        return self.board.bytes_of(_NEWS + News.NEW_TASKS, 3)
+
+    # What is on disk
+
+    def count(self, account: Account, growth: int) -> None:
+        """So many more bytes, or less."""
+        with self._lock:
+            self._accounts[account][self.number] += growth
+
+    def total(self, account: Account) -> int:
+        """What all processes together have counted."""
+        return sum(self._accounts[account])
+
+    def inherit(self, dead: Seat) -> None:
+        """Take over what a process has left behind that is gone, and clear its seat for another."""
+        for account in (Account.ARTIFACTS, Account.CODE):
+            self.count(account, self._accounts[account][dead.number])
+        for column in self._accounts:
+            column[dead.number] = 0
+        dead.wait(whether=False)
+        dead.answers = False
+        dead.worker = 0
+
+
+def part_of(whole: int, place: int, places: int) -> int:
+    """So much that the parts of all places are the whole, and no two differ by more than one."""
+    return (whole + places - 1 - place) // places
