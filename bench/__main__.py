@@ -1,31 +1,39 @@
-"""`python -m bench [NAME…]`: measure everything, or what is named; print it and keep it as JSON."""
+"""`python -m bench [NAME…]`: measure everything, or what is named; print it, and keep it as JSON, a table and pictures.
+
+What is not measured this time keeps the figures of its last time.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import (
+    against_peers,
+    batches,
     cancelling,
     compile_bomb,
+    component_guests,
+    components,
     deadlines,
+    extism,
     fair_share,
     flatness,
     kill_and_return,
     large_module,
-    machine,
+    latest,
     many_records,
     record_cost,
+    report,
     rpc_cost,
     sandbox_cost,
     waiting,
     warm_pool,
+    wasi,
+    workers,
 )
 from bench.figure import Figure
 
@@ -34,6 +42,8 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     for module in (
         sandbox_cost,
         rpc_cost,
+        against_peers,
+        batches,
         deadlines,
         cancelling,
         fair_share,
@@ -44,10 +54,14 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
         record_cost,
         many_records,
         kill_and_return,
+        workers,
         warm_pool,
+        extism,
+        wasi,
+        components,
+        component_guests,
     )
 }
-RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 
 def main(names: list[str]) -> None:
@@ -56,19 +70,11 @@ def main(names: list[str]) -> None:
     if unknown:
         raise SystemExit(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
     console = Console()
-    measured: dict[str, list[Figure]] = {}
     for name in names or BENCHMARKS:
-        measured[name] = BENCHMARKS[name]()
-        console.print(_table(name, measured[name]))
-    RESULTS.parent.mkdir(exist_ok=True)
-    document = {
-        "machine": machine.facts(),
-        "figures": {
-            name: [asdict(figure) | {"met": figure.met} for figure in figures]
-            for name, figures in measured.items()
-        },
-    }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        figures = BENCHMARKS[name]()
+        console.print(_table(name, figures))
+        latest.keep(name, figures, known=BENCHMARKS)
+        report.write()
 
 
 def _table(name: str, figures: list[Figure]) -> Table:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from spear_wasm.config import Config, LogConfig
 from spear_wasm.execution.execution import Call
@@ -14,6 +15,8 @@ from spear_wasm.execution.task import ArtifactSpec, Task, TaskFunction
 from spear_wasm.host import Host, open_host
 from spear_wasm.logs import configure_logs
 from spear_wasm.model import ExecutionStatus, Parameter
+
+DEFAULT = Config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,12 @@ class Guest:
     task: Task
     function: TaskFunction
     parameters: list[Parameter]
+    environment: Mapping[str, str]
     arguments: object
 
     def call(self) -> None:
         """One call, all the way through the manager."""
-        call = Call(self.task, self.function.name, self.parameters)
+        call = Call(self.task, self.function.name, self.parameters, environment=self.environment)
         execution = self.host.manager.submit(call, on_the_spot=True)
         outcome = execution.outcome if execution.done else execution.wait()
         assert outcome is not None
@@ -37,15 +41,26 @@ class Guest:
 
 
 @contextlib.contextmanager
-def host_with(directory: Path, wasm: bytes, function: str, arguments: tuple[int, ...]) -> Iterator[Guest]:
+def host_with(
+    directory: Path,
+    wasm: bytes,
+    function: str,
+    arguments: Sequence[int | str | bytes],
+    *,
+    named: Mapping[str, bytes] = MappingProxyType({}),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    config: Config = DEFAULT,
+) -> Iterator[Guest]:
     """A host with a module, linked for both engines."""
-    with host_on(directory, Config(), wasm) as host:
+    with host_on(directory, config, wasm) as host:
         task = host.registration.register(ArtifactSpec(artifact_id="bench"))
         for metered in (False, True):
             host.registration.link(task, metered=metered)
         bound = task.function(function)
         parameters = [Parameter(value) for value in arguments]
-        yield Guest(host, task, bound, parameters, bound.binding.arguments(parameters, task.limits))
+        parameters += [Parameter(value, name) for name, value in named.items()]
+        prepared = bound.binding.arguments(parameters, task.limits, environment)
+        yield Guest(host, task, bound, parameters, environment, prepared)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.client import Client
 from spear_wasm.engine.outcome import failure
-from spear_wasm.execution.journal import Accepted, ExecutionJournal, Retention, StoredCall
 from spear_wasm.execution.records import ExecutionRecord
+from spear_wasm.execution.storage import Accepted, Retention, SqliteJournal, StoredCall
 from spear_wasm.limits import UNSAID
 from spear_wasm.model import ErrorCode, ExecutionMode, ExecutionStatus, Outcome, TypedValue, Usage, ValueType
 
@@ -159,7 +159,7 @@ def _task(server: Server, name: str) -> str:
 
 
 def _fill(path: Path, number: int, tasks: list[str]) -> None:
-    with closing(ExecutionJournal(path, Retention(2 * number, 1 << 40, 1e9))) as journal:
+    with closing(SqliteJournal(path, Retention(2 * number, 1 << 40, 1e9))) as journal:
         for first in range(1, number + 1, BATCH):
             writes: list[Future[None]] = []
             for sequence in range(first, min(first + BATCH, number + 1)):

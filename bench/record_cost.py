@@ -1,28 +1,49 @@
-"""What it costs a call without a key to be remembered: servers with and without records, asked in turns."""
+"""What it costs a call without a key to be remembered: servers with and without records, asked in turns.
+
+Two servers of the same kind differ by some percent, for as long as they live. So there are several pairs.
+"""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from bench import h2load
 from bench.figure import Figure, median_ratio
+from bench.neighbours import undisturbed
 from bench.rpc_cost import METHOD, existing_task
-from bench.servers import FIXTURES, Server, spear_server
+from bench.servers import FIXTURES, spear_server
 from spear_wasm.client import Client
 
 CALLS = 4000
-ROUNDS = 30
+PAIRS = 4
+ROUNDS = 8
 WARM_UP_CALLS = 12_000
 """More than are remembered: from then on each call's record takes the place of another's."""
 CONFIGS = {"on": "", "off": "[execution]\nmax_records = 0\n"}
 
 
+Pair = dict[str, float]
+"""CPU us of the server for a call, with records on and off."""
+
+
 def measure() -> list[Figure]:
     """CPU time of the server for a call."""
     h2load.check_installed()
+    rounds = [each for _ in range(PAIRS) for each in _rounds_of_a_pair()]
+    used = {name: [each[name] for each in rounds] for name in CONFIGS}
+    return [
+        Figure(
+            "CPU a call without a key, records on / off", median_ratio(used["on"], used["off"]), at_most=1.05
+        ),
+        *(Figure(f"records {name}", statistics.median(used[name]), "CPU us a call") for name in used),
+    ]
+
+
+def _rounds_of_a_pair() -> list[Pair]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
         servers, tasks = {}, {}
         for name, config in CONFIGS.items():
@@ -33,21 +54,15 @@ def measure() -> list[Figure]:
                 client.upload(FIXTURES / "calc.wasm", name="calc")
                 tasks[name] = client.call("calc", "add", 20, 22).task_id
 
-        def cpu_us(name: str, server: Server, calls: int) -> float:
-            start = server.cpu_seconds()
+        def cpu_us(name: str, calls: int) -> float:
+            server, start = servers[name], servers[name].cpu_seconds()
             h2load.run(server.address, METHOD, existing_task(tasks[name]), calls, Path(folder) / "body")
             return (server.cpu_seconds() - start) / calls * 1e6
 
-        for name, server in servers.items():
-            cpu_us(name, server, WARM_UP_CALLS)
-        used: dict[str, list[float]] = {name: [] for name in servers}
-        for turn in range(ROUNDS):
+        def both(turn: int) -> Pair:
             # Each goes first as often as the other: who follows a busy server finds the machine as that left it.
-            for name in sorted(servers, reverse=turn % 2 == 0):
-                used[name].append(cpu_us(name, servers[name], CALLS))
-    return [
-        Figure(
-            "CPU a call without a key, records on / off", median_ratio(used["on"], used["off"]), at_most=1.05
-        ),
-        *(Figure(f"records {name}", statistics.median(used[name]), "CPU us a call") for name in used),
-    ]
+            return {name: cpu_us(name, CALLS) for name in sorted(servers, reverse=turn % 2 == 0)}
+
+        for name in servers:
+            cpu_us(name, WARM_UP_CALLS)
+        return [undisturbed(partial(both, turn), *servers.values()) for turn in range(ROUNDS)]

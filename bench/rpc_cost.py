@@ -1,6 +1,6 @@
-"""InvokeFunction over a socket against a server of the same kind that runs nothing.
+"""InvokeFunction over a socket against grpcio's two servers, asyncio and threaded, that run nothing.
 
-Both are asked by h2load, in turns. Ours keeps all its books: counters, records, usage, a JSON log in a file.
+All are asked by h2load, in turns. Ours keeps all its books: counters, records, usage, a JSON log in a file.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ def measure() -> list[Figure]:
         directory = Path(folder)
         with (
             spear_server(directory) as ours,
-            running(["bench.null_server"], directory / "null.log") as null,
+            running(["bench.peers.null_server"], directory / "null.log") as null,
+            running(["bench.peers.threaded_null_server"], directory / "null.log") as threaded,
             Client(ours.address) as client,
         ):
             client.upload(FIXTURES / "calc.wasm", name="calc")
             task_id = client.call("calc", "add", 20, 22).task_id
             figures: list[Figure] = []
             for form, request in (("existing task", existing_task(task_id)), ("task by its spec", by_spec())):
-                figures += _compare(form, request, {"ours": ours, "null": null}, directory / "body", client)
+                servers = {"ours": ours, "asyncio null": null, "threaded null": threaded}
+                figures += _compare(form, request, servers, directory / "body", client)
     return figures
 
 
@@ -97,20 +99,26 @@ def _compare(
             rounds[name].cpu_us_per_call.append((server.cpu_seconds() - start) / CALLS * 1e6)
     if completed(client) - before != WARM_UP_CALLS + ROUNDS * CALLS:
         raise RuntimeError("not every call that h2load made was completed")
-    ours, null = rounds["ours"], rounds["null"]
-    rate = median_ratio(ours.calls_per_second, null.calls_per_second)
-    cpu = median_ratio(null.cpu_us_per_call, ours.cpu_us_per_call)
+    ours = rounds.pop("ours")
+    ratios = [
+        (
+            name,
+            median_ratio(ours.calls_per_second, null.calls_per_second),
+            median_ratio(null.cpu_us_per_call, ours.cpu_us_per_call),
+        )
+        for name, null in rounds.items()
+    ]
     shown: list[tuple[str, Callable[[Rounds], list[float]]]] = [
         ("calls/s", lambda each: each.calls_per_second),
         ("CPU us a call", lambda each: each.cpu_us_per_call),
     ]
     return [
-        Figure(f"{form}: calls/s, ours / null", rate, at_least=0.70),
-        Figure(f"{form}: CPU a call, null / ours", cpu, at_least=0.70),
+        *(Figure(f"{form}: calls/s, ours / {name}", rate, at_least=0.70) for name, rate, _ in ratios),
+        *(Figure(f"{form}: CPU a call, {name} / ours", cpu, at_least=0.70) for name, _, cpu in ratios),
         *(
-            Figure(f"{form}: {name}", statistics.median(values(rounds[name])), unit)
+            Figure(f"{form}: {name}", statistics.median(values(each)), unit)
             for unit, values in shown
-            for name in servers
+            for name, each in {"ours": ours, **rounds}.items()
         ),
     ]
 

@@ -18,7 +18,7 @@ import wasmtime
 from bench.figure import Figure, median_ratio
 from bench.in_process import Guest, host_with
 from bench.raw_fiber import MODULE, Yardstick
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.execution.fiber import Fiber, Run
 from spear_wasm.execution.task import Linkage
 from spear_wasm.model import Outcome, Usage
@@ -79,6 +79,7 @@ def sandbox_call(guest: Guest, *, metered: bool) -> Outcome:
         deadline=time.monotonic() + limits.max_wall_time_ms / 1000,
         cpu_limit_ms=0,
         on_end=_ended,
+        share=guest.task.share,
     )
     outcome = None
     while outcome is None:
@@ -87,7 +88,7 @@ def sandbox_call(guest: Guest, *, metered: bool) -> Outcome:
     return outcome
 
 
-def _run(guest: Guest, linkage: Linkage, sandbox: Sandbox) -> Run:
+def _run(guest: Guest, linkage: Linkage, sandbox: GuestSandbox) -> Run:
     yield from linkage.prepare(sandbox)
     return (yield from guest.function.binding.steps(sandbox, guest.arguments, guest.task.limits))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,9 +47,18 @@ def spear_server(directory: Path, config: str = "") -> Iterator[Server]:
 @contextlib.contextmanager
 def running(arguments: Sequence[str], log: Path) -> Iterator[Server]:
     """A Python module that serves, and says so with `listening on HOST:PORT`. Its standard error goes to `log`."""
+    with started([sys.executable, "-m", *arguments], log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], log: Path, listening: re.Pattern[str] = re.compile(r"listening on (\S+)")
+) -> Iterator[Server]:
+    """A command that serves, and prints a line with its address once it does: the first group of `listening`."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            command,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=Path(__file__).parent.parent,
@@ -57,10 +67,10 @@ def running(arguments: Sequence[str], log: Path) -> Iterator[Server]:
         )
     assert process.stdout is not None
     try:
-        line = process.stdout.readline()
-        if not line.startswith("listening on "):
-            raise RuntimeError(f"{arguments[0]} did not start: {log.read_text(errors='replace')[-2000:]}")
-        yield Server(line.split()[-1], psutil.Process(process.pid))
+        address = listening.search(process.stdout.readline())
+        if address is None:
+            raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')[-2000:]}")
+        yield Server(address[1], psutil.Process(process.pid))
     finally:
         process.terminate()
         try:

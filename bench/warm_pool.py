@@ -28,8 +28,8 @@ from bench.servers import FIXTURES
 from bench.svg import Line, Panel, Point, drawn
 from bench.traces import Trace, all_traces
 from spear_wasm.config import InstancePoolConfig
-from spear_wasm.engine.engine import LinkedArtifact
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.guest_sandbox import GuestSandbox
+from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.limits import Limits
 from spear_wasm.pool import Capacity, InstancePool, PoolTerms
 from spear_wasm.pool.instance_pool import Prepared
@@ -101,7 +101,7 @@ class Simulation:
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._agenda, (self.now + seconds, next(self._order), action))
 
-    def _prepare(self, _: Sandbox, prepared: Prepared) -> None:
+    def _prepare(self, _: GuestSandbox, prepared: Prepared) -> None:
         self._after(PREPARATION_SECONDS, lambda: prepared(True))
 
     def _call(self) -> None:
@@ -109,7 +109,7 @@ class Simulation:
         waits = 0.0 if sandbox.prepared else PREPARATION_SECONDS
         self._after(waits + CALL_SECONDS, lambda: self._end(sandbox))
 
-    def _end(self, sandbox: Sandbox) -> None:
+    def _end(self, sandbox: GuestSandbox) -> None:
         self._pool.give_back(sandbox, None)
         sandbox.close()
 

@@ -1,0 +1,201 @@
+"""A call in a fresh instance, over a socket: ours against servers that a user might pick instead, and against the
+least that gRPC in Python costs.
+
+All are asked by h2load, in turns within each round. Python peers have our edge and our messages; workerd and Node
+speak HTTP, which costs less, and limit nothing. Those that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from google.protobuf import any_pb2, wrappers_pb2
+
+from bench import h2load
+from bench.batches import INPUTS, SERVICE, batch_of
+from bench.figure import Figure, median_ratio, percentile
+from bench.peers.extism_server import PLUGIN
+from bench.rpc_cost import METHOD, completed, existing_task
+from bench.servers import FIXTURES, Server, running, spear_server, started
+from spear_wasm.api import function_pb2 as pb
+from spear_wasm.client import Client
+
+PEERS = Path(__file__).parent / "peers"
+CALLS = 32 * INPUTS
+ROUNDS = 7
+PACED_CALLS = 5000
+ECHOED = b"There is nothing in it that Extism's SDK would not do, too."
+
+OURS, BATCHES, OUR_PLUGIN = "spear-wasm", f"spear-wasm, batches of {INPUTS}", "spear-wasm, Extism plug-in"
+NULL, THREADED = "gRPC alone", "gRPC alone, threaded"
+BY_HAND, SDK = "wasmtime-py by hand", "Extism's SDK, fresh plug-in"
+WORKERD, NODE = "workerd", "Node"
+HTTP = {WORKERD, NODE}
+
+
+@dataclass(slots=True)
+class Contestant:
+    """A server, how it is asked for so many calls, and what each round showed."""
+
+    server: Server
+    ask: Callable[[int], float]
+    calls_per_second: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+
+    def round(self) -> None:
+        """Ask for calls, and note what they took."""
+        before = self.server.cpu_seconds()
+        self.calls_per_second.append(self.ask(CALLS))
+        self.cpu_us.append((self.server.cpu_seconds() - before) / CALLS * 1e6)
+
+
+def measure() -> list[Figure]:
+    """CPU time and calls a second of all that are installed, and the ratios that matter."""
+    h2load.check_installed()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        directory = Path(folder)
+        request, contestants = servers.enter_context(_ours(directory))
+        for name, start in _peers(directory, request):
+            contestants[name] = servers.enter_context(start())
+        for each in contestants.values():
+            each.ask(CALLS)
+        for _ in range(ROUNDS):
+            for each in contestants.values():
+                each.round()
+        return [
+            *_ratios(contestants),
+            *_half_load(contestants, request, directory / "paced"),
+            *_table(contestants),
+        ]
+
+
+@contextmanager
+def _ours(directory: Path) -> Iterator[tuple[pb.InvokeFunctionRequest, dict[str, Contestant]]]:
+    body = directory / "body"
+    with spear_server(directory) as server, Client(server.address) as client:
+        client.upload(FIXTURES / "calc.wasm", name="calc")
+        client.upload(PLUGIN, name="plugin")
+        request = existing_task(client.call("calc", "add", 20, 22).task_id)
+        echo = echo_request(client.call("plugin", "echo", ECHOED).task_id)
+        batch = batch_of(request)
+        before, asked = completed(client), 0
+
+        def ask(request: pb.InvokeFunctionRequest | pb.InvokeBatchRequest, method: str, calls: int) -> float:
+            nonlocal asked
+            asked += calls
+            each = INPUTS if request is batch else 1
+            return each * h2load.run(server.address, f"{SERVICE}/{method}", request, calls // each, body)
+
+        yield (
+            request,
+            {
+                OURS: Contestant(server, lambda calls: ask(request, "InvokeFunction", calls)),
+                BATCHES: Contestant(server, lambda calls: ask(batch, "InvokeBatch", calls)),
+                OUR_PLUGIN: Contestant(server, lambda calls: ask(echo, "InvokeFunction", calls)),
+            },
+        )
+        if completed(client) - before < asked:
+            raise RuntimeError("not every call that h2load made was completed")
+
+
+def echo_request(task_id: str) -> pb.InvokeFunctionRequest:
+    """Bytes for a plug-in that answers with them."""
+    packed = any_pb2.Any()
+    packed.Pack(wrappers_pb2.BytesValue(value=ECHOED))
+    return pb.InvokeFunctionRequest(
+        invocation_type=pb.INVOCATION_TYPE_EXISTING_TASK,
+        task_id=task_id,
+        function_name="echo",
+        parameters=[pb.FunctionParameter(value=packed)],
+        execution_mode=pb.EXECUTION_MODE_SYNC,
+    )
+
+
+def _peers(
+    directory: Path, request: pb.InvokeFunctionRequest
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[Contestant]]]]:
+    body, log = directory / "body", directory / "peers.log"
+
+    @contextmanager
+    def of_grpc(module: str, asked: pb.InvokeFunctionRequest) -> Iterator[Contestant]:
+        with running([f"bench.peers.{module}"], log) as server:
+            yield Contestant(server, lambda calls: h2load.run(server.address, METHOD, asked, calls, body))
+
+    @contextmanager
+    def of_http(command: list[str], listening: str) -> Iterator[Contestant]:
+        with started(command, log, re.compile(listening)) as server:
+            address = server.address if ":" in server.address else f"127.0.0.1:{server.address}"
+            yield Contestant(server, lambda calls: h2load.run_plain(address, calls))
+
+    yield NULL, lambda: of_grpc("null_server", request)
+    yield THREADED, lambda: of_grpc("threaded_null_server", request)
+    yield BY_HAND, lambda: of_grpc("wasmtime_server", request)
+    if find_spec("extism"):
+        yield SDK, lambda: of_grpc("extism_server", echo_request(""))
+    else:
+        _left_out(SDK, "extism on PyPI")
+    if workerd := shutil.which("workerd"):
+        command = [workerd, "serve", "--control-fd=1", str(PEERS / "workerd.capnp")]
+        yield WORKERD, lambda: of_http(command, r'"port":(\d+)')
+    else:
+        _left_out(WORKERD, "workerd on npm")
+    if node := shutil.which("node"):
+        script = [node, str(PEERS / "node_server.mjs"), str(FIXTURES / "calc.wasm")]
+        yield NODE, lambda: of_http(script, r"listening on (\S+)")
+    else:
+        _left_out(NODE, "nodejs")
+
+
+def _left_out(name: str, package: str) -> None:
+    print(f"{name} is left out: it is not installed ({package})", file=sys.stderr)
+
+
+def _ratios(contestants: dict[str, Contestant]) -> Iterator[Figure]:
+    cpu = {name: each.cpu_us for name, each in contestants.items()}
+    cheapest = min(NULL, THREADED, key=lambda name: statistics.median(cpu[name]))
+    above = statistics.median(mine - least for mine, least in zip(cpu[OURS], cpu[NULL], strict=True))
+    yield Figure(f"CPU a call, ours / {cheapest}", median_ratio(cpu[OURS], cpu[cheapest]), at_most=1.3)
+    yield Figure("CPU a call, ours above gRPC alone", above, "us", at_most=50)
+    yield Figure(f"CPU a call, ours / {BY_HAND}", median_ratio(cpu[OURS], cpu[BY_HAND]), at_most=0.75)
+    if SDK in cpu:
+        yield Figure(f"CPU a call, our plug-in / {SDK}", median_ratio(cpu[OUR_PLUGIN], cpu[SDK]), at_most=0.6)
+    if WORKERD in cpu:
+        yield Figure(
+            f"calls per CPU-second, our batches / {WORKERD}",
+            median_ratio(cpu[WORKERD], cpu[BATCHES]),
+            at_least=1,
+        )
+
+
+def _half_load(
+    contestants: dict[str, Contestant], request: pb.InvokeFunctionRequest, body: Path
+) -> Iterator[Figure]:
+    """What a call takes while our server has half of what it can do, and the least one with the same."""
+    rate = statistics.median(contestants[OURS].calls_per_second) / 2
+    took: dict[str, list[list[float]]] = {OURS: [], NULL: []}
+    for _ in range(ROUNDS):
+        for name, rounds in took.items():
+            address = contestants[name].server.address
+            rounds.append(h2load.pace(address, METHOD, request, PACED_CALLS, body, calls_per_second=rate))
+    worst = {name: [percentile(each, 99) for each in rounds] for name, rounds in took.items()}
+    yield Figure(f"p99 at half load, ours / {NULL}", median_ratio(worst[OURS], worst[NULL]), at_most=1.5)
+    for name, rounds in took.items():
+        for percent in (50, 99, 99.9):
+            shown = statistics.median(percentile(each, percent) for each in rounds)
+            yield Figure(f"{name}: p{percent:g} at half load", shown, "ms")
+
+
+def _table(contestants: dict[str, Contestant]) -> Iterator[Figure]:
+    for name, each in contestants.items():
+        protocol = "HTTP" if name in HTTP else "gRPC"
+        yield Figure(f"{name} ({protocol}): CPU a call", statistics.median(each.cpu_us), "us")
+        yield Figure(f"{name} ({protocol}): calls a second", statistics.median(each.calls_per_second), "")
