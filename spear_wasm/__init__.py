@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spear_wasm.client import CallResult, Client, GuestFailure
+    from spear_wasm.client import CallResult, Client, GuestFailure, Invocation
 
-__all__ = ["CallResult", "Client", "GuestFailure"]
+__all__ = ["CallResult", "Client", "GuestFailure", "Invocation"]
 
 
 def __getattr__(name: str) -> object:

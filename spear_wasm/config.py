@@ -3,6 +3,15 @@
 Every key can be set in a file, in the environment and by a flag: see `spear_wasm.config_sources`, which needs
 nothing but the fields here. Nothing here opens a socket, starts a log or exits: values that do not go together
 raise ConfigurationError naming their keys.
+
+TaskExecutionManagerConfig, InstancePoolConfig and RuntimeConfig are named as in SPEAR, whose clients can call this
+server. Its keys are not: units are in values ("30s") and not in names, and most of them mean something else here.
+`max_concurrent_executions` is execution.max_running; `max_instances_per_task` is a task's max_concurrency for those
+that run, and pool.max_ready_per_task for those that wait; `min_instances_per_task` is a task's ready_sandboxes;
+`instance_idle_timeout_ms` is pool.max_idle; the intervals of its loops are pool.upkeep. Instead of a utilization to aim
+at, thresholds and cooldowns there is pool.scaling, which goes by what was needed. Making a sandbox has no time-out of
+its own but counts against the call's budget, no sandbox needs health checks since one that failed is gone, and
+artifacts and tasks stay until they are deleted.
 """
 
 from __future__ import annotations
@@ -16,6 +25,7 @@ import psutil
 
 from spear_wasm.errors import ConfigurationError
 from spear_wasm.limits import Limits
+from spear_wasm.outbound.rules import OutboundRules
 
 
 class Size(int):
@@ -95,17 +105,58 @@ class ServerConfig(Section, frozen=True):
 
     From the signal to stop on, `shutdown_grace` is what running executions have to end, and `closing_grace` what
     is left then to end the others, tell their callers and close; after both the process ends as it is.
+
+    Of `workers` there is one process each, under a supervisor where they are several; 0 means one for each core.
+    Where they are several, a connection takes new calls for `max_connection_age`, and its client has to make another:
+    so calls come to be spread over all workers, and one that is replaced is left by its callers.
+
+    With `tls_cert` and `tls_key` (PEM files, read at the start) it speaks TLS, with `tls_client_ca` only to clients
+    whose certificates that authority signed. With `token_file` it answers those who bring one of the tokens in
+    there, one a line; the file is read again when it has changed.
     """
 
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    token_file: str = ""
+
+    workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 1
+    max_connection_age: Seconds = Seconds(10)
     shutdown_grace: Seconds = Seconds(10)
     closing_grace: Seconds = Seconds(5)
     max_connection_streams: Count = 10_000
+
+    def __post_init__(self) -> None:
+        if not self.max_connection_age:
+            raise ConfigurationError(
+                "server.max_connection_age is 0; it must be longer", keys="server.max_connection_age"
+            )
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigurationError(
+                "server.tls_cert and server.tls_key are a certificate and its key; give both or neither",
+                keys="server.tls_cert, server.tls_key",
+            )
+        if self.tls_client_ca and not self.tls_cert:
+            raise ConfigurationError(
+                "server.tls_client_ca is for TLS, which needs server.tls_cert and server.tls_key",
+                keys="server.tls_client_ca, server.tls_cert",
+            )
+
+    def worker_count(self) -> int:
+        """How many processes serve, measured where it is not configured."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether it looks at who comes."""
+        return bool(self.token_file or self.tls_client_ca)
 
 
 class EngineConfig(Section, frozen=True):
     """The WebAssembly engines and what all of their sandboxes share.
 
-    `sandboxes` is how many may be alive at once in each engine; `tick` the length of a guest's slice.
+    `sandboxes` is how many may be alive at once in each engine, which the kernel's bound on the memory areas of a
+    process bounds (vm.max_map_count); `tick` the length of a guest's slice.
     """
 
     sandboxes: Count = 1000
@@ -134,9 +185,40 @@ class ArtifactsConfig(Section, frozen=True):
     upload_idle_timeout: Seconds = Seconds(30)
 
 
+class FetchConfig(Section, frozen=True):
+    """Where artifacts may be fetched from when a task is made by `location`; nowhere, unless it is said.
+
+    `directories` are those below which files are read, `hosts` those that are asked: `HOST`, `HOST:PORT`,
+    `*.DOMAIN` or `*`. Hosts at addresses that are not public are refused unless these are in `private_networks`,
+    which are written like `10.0.0.0/8`. A fetch may take `max_time` with all of its redirects.
+    """
+
+    directories: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    private_networks: tuple[str, ...] = ()
+    max_time: Seconds = Seconds(60)
+    max_redirects: Annotated[int, msgspec.Meta(ge=0, le=20)] = 5
+
+    def __post_init__(self) -> None:
+        self.rules()
+        for directory in self.directories:
+            if not Path(directory).is_absolute():
+                raise ConfigurationError(
+                    f"fetch.directories: {directory!a} is no absolute path", keys="fetch.directories"
+                )
+        if not self.max_time:
+            raise ConfigurationError("fetch.max_time is 0; it must be longer", keys="fetch.max_time")
+
+    def rules(self) -> OutboundRules:
+        """Which hosts may be asked, and in which networks."""
+        return OutboundRules.parse(self.hosts, self.private_networks)
+
+
 class TaskExecutionManagerConfig(Section, frozen=True):
     """Admission, threads and what is remembered.
 
+    Of what `max_running`, `max_pending`, `max_total_memory` and `max_unfinished_bytes` bound, one task never gets all:
+    a task that is alone has three quarters (`scheduling.fair_share`).
     `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
     `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
@@ -174,6 +256,32 @@ class TaskExecutionManagerConfig(Section, frozen=True):
         return self.threads or len(os.sched_getaffinity(0))
 
 
+class BatchConfig(Section, frozen=True):
+    """What InvokeBatch takes: `max_inputs` in a request of `max_input`, whose answers have `max_output` together.
+
+    `max_running` of a batch's executions are under way at once. Of `max_batches` at once a task that is alone gets
+    three quarters.
+    """
+
+    max_inputs: Count = 1024
+    max_input: Size = Size(16 * MIB)
+    max_output: Size = Size(32 * MIB)
+    max_running: Count = 32
+    max_batches: Count = 64
+
+
+class CallStreamConfig(Section, frozen=True):
+    """What one InvokeStream may have under way before it reads on.
+
+    No request is read while `max_calls` run, or their answers are unread, nor while requests and answers hold
+    `max_bytes` or more. A reader who takes nothing for `unread_for` is hung up on.
+    """
+
+    max_calls: Count = 128
+    max_bytes: Size = Size(4 * MIB)
+    unread_for: Seconds = Seconds(30)
+
+
 class InstancePoolConfig(Section, frozen=True):
     """Sandboxes that wait for calls, made ahead of them or kept from others: what tasks' runtime_config asks for.
 
@@ -205,9 +313,32 @@ class InstancePoolConfig(Section, frozen=True):
 
 
 class RuntimeConfig(Section, frozen=True):
-    """Where runtimes are found besides the ones that come with the package."""
+    """Where runtimes are found besides the ones that come with the package, and what tasks may grant their guests.
+
+    Directories below `readable_directories`; those below `writable_directories` to write in, too; and a scratch
+    directory for each sandbox of at most `max_scratch`. `http_hosts` are those that guests may send requests to, none
+    unless it is said: `HOST`, `HOST:PORT`, `*.DOMAIN` or `*`. Hosts at addresses that are not public are refused unless
+    these are in `http_private_networks`, which are written like `10.0.0.0/8`. `max_http_requests` of all guests
+    together are under way at once, further ones wait. A response may have `max_http_response` bytes, and what a guest
+    keeps in variables `max_vars`.
+    """
 
     directories: tuple[str, ...] = ()
+    readable_directories: tuple[str, ...] = ()
+    writable_directories: tuple[str, ...] = ()
+    max_scratch: Size = Size(0)
+    http_hosts: tuple[str, ...] = ()
+    http_private_networks: tuple[str, ...] = ()
+    max_http_requests: Count = 512
+    max_http_response: Size = Size(16 * MIB)
+    max_vars: Size = Size(1 * MIB)
+
+    def __post_init__(self) -> None:
+        self.http_rules()
+
+    def http_rules(self) -> OutboundRules:
+        """Which hosts may be asked, and in which networks."""
+        return OutboundRules.parse(self.http_hosts, self.http_private_networks)
 
 
 class LogConfig(Section, frozen=True):
@@ -224,8 +355,11 @@ class Config(Section, frozen=True):
     engine: EngineConfig = EngineConfig()
     compile: CompileConfig = CompileConfig()
     artifacts: ArtifactsConfig = ArtifactsConfig()
+    fetch: FetchConfig = FetchConfig()
     execution: TaskExecutionManagerConfig = TaskExecutionManagerConfig()
     pool: InstancePoolConfig = InstancePoolConfig()
+    batches: BatchConfig = BatchConfig()
+    call_streams: CallStreamConfig = CallStreamConfig()
     runtimes: RuntimeConfig = RuntimeConfig()
     log: LogConfig = LogConfig()
     default_limits: DefaultLimits = DefaultLimits()
@@ -249,6 +383,10 @@ class Config(Section, frozen=True):
         if not self.execution.max_unread:
             raise ConfigurationError(
                 "execution.max_unread is 0; streamed messages need some room", keys="execution.max_unread"
+            )
+        if not self.call_streams.max_bytes:
+            raise ConfigurationError(
+                "call_streams.max_bytes is 0; calls on a stream need some room", keys="call_streams.max_bytes"
             )
         for key in ("max_lifetime", "max_idle", "season"):
             if not getattr(self.pool, key):

@@ -110,15 +110,6 @@ def effective_config(
     return EffectiveConfig(_built(values, sources), sources)
 
 
-def read_config(path: Path) -> Config:
-    """The configuration in a TOML file alone.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is no TOML, or holds an unknown key or a bad value.
-    """
-    return effective_config(path, {}, {}).config
-
-
 def parse_config(document: Mapping[str, Value]) -> Config:
     """The configuration in a parsed TOML document.
 

@@ -13,26 +13,32 @@
     │   ├── ArtifactDeleted         FAILED_PRECONDITION  a task's artifact was removed by force
     │   ├── StorageFull             RESOURCE_EXHAUSTED   counts or bytes on disk are at their bound
     │   ├── TooManyUploads          RESOURCE_EXHAUSTED   try again later
+    │   ├── LocationForbidden       PERMISSION_DENIED    nowhere that the operator allows to fetch from
+    │   ├── FetchFailed             UNAVAILABLE          a location did not give what it should
     │   └── UploadStalled           DEADLINE_EXCEEDED    no bytes came for too long
     ├── TaskError             registrations and calls that cannot be accepted
     │   ├── InvalidRequest          INVALID_ARGUMENT
+    │   ├── PermissionDenied        PERMISSION_DENIED    the operator did not allow what it asks for
     │   ├── TaskNotFound            NOT_FOUND
     │   ├── FunctionNotFound        NOT_FOUND
     │   ├── ExecutionNotFound       NOT_FOUND            never accepted, or forgotten since
     │   ├── TaskExists              ALREADY_EXISTS       the name is taken by another spec
     │   ├── ExecutionExists         INVALID_ARGUMENT     the execution id is another request's
-    │   ├── JournalFailed           UNAVAILABLE          the disk did not take a call that is to be kept
+    │   ├── ExecutionElsewhere      UNAVAILABLE          another worker of the server has it
+    │   ├── JournalFailed           UNAVAILABLE          the disk did not take a call or an outcome that is to be kept
     │   ├── TaskBusy                FAILED_PRECONDITION  it has executions waiting or running
     │   ├── TooManyTasks            RESOURCE_EXHAUSTED
     │   ├── ServerBusy              RESOURCE_EXHAUSTED   the line is full; says when to try again
-    │   └── ReaderStalled           DEADLINE_EXCEEDED    a stream ended, and its end was not read
+    │   ├── BatchTooLarge           INVALID_ARGUMENT     more inputs or bytes than one batch may have
+    │   └── ReaderStalled           DEADLINE_EXCEEDED    a stream's reader has stayed away
+    ├── AccessDenied          UNAUTHENTICATED      the caller brought no token that the server knows
     ├── InstanceError         sandboxes, on the host's side
     │   ├── SandboxUnavailable      INTERNAL             none could be made
-    │   └── ServerDraining          UNAVAILABLE          shutting down
+    │   ├── ServerDraining          UNAVAILABLE          shutting down
+    │   └── WorkerSilent            UNAVAILABLE          another worker of the server does not answer
     ├── GuestRuntimeError     runtimes: what recognises, links and calls guests
     │   ├── UnknownRuntime          INVALID_ARGUMENT
-    │   ├── UnlinkableArtifact      FAILED_PRECONDITION  imports that no runtime provides
-    │   └── Unimplemented           UNIMPLEMENTED        a method or mode this server does not offer
+    │   └── UnlinkableArtifact      FAILED_PRECONDITION  imports that no runtime provides
     └── ConfigurationError    the operator's mistakes; INVALID_ARGUMENT
 
 What a *guest* did (a trap, an empty fuel tank, a timeout) is not an error of ours but the outcome of an
@@ -55,7 +61,6 @@ class StatusCode(IntEnum):
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
-    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
@@ -149,6 +154,14 @@ class TooManyUploads(ArtifactError, status=StatusCode.RESOURCE_EXHAUSTED):
     """As many uploads run as the server allows at once."""
 
 
+class LocationForbidden(ArtifactError, status=StatusCode.PERMISSION_DENIED):
+    """A file, a host or an address that the operator does not allow anything to be fetched from."""
+
+
+class FetchFailed(ArtifactError, status=StatusCode.UNAVAILABLE):
+    """A location that is allowed did not give what it should: it may another time."""
+
+
 class UploadStalled(ArtifactError, status=StatusCode.DEADLINE_EXCEEDED):
     """The upload sent nothing for longer than the server waits."""
 
@@ -159,6 +172,10 @@ class TaskError(SpearError):
 
 class InvalidRequest(TaskError, status=StatusCode.INVALID_ARGUMENT):
     """The caller's request does not make sense; the message says which field and why."""
+
+
+class PermissionDenied(TaskError, status=StatusCode.PERMISSION_DENIED):
+    """The task asks for something that the operator did not allow; the message names it."""
 
 
 class TaskNotFound(TaskError, status=StatusCode.NOT_FOUND):
@@ -181,8 +198,15 @@ class ExecutionExists(TaskError, status=StatusCode.INVALID_ARGUMENT):
     """The execution id is that of another request, whose execution is kept."""
 
 
+class ExecutionElsewhere(TaskError, status=StatusCode.UNAVAILABLE):
+    """Another worker of the server has the execution, and answers for it; nobody but workers is told so.
+
+    `worker` in its metadata is the number of that one.
+    """
+
+
 class JournalFailed(TaskError, status=StatusCode.UNAVAILABLE):
-    """The disk did not take a call that is to be kept; it does not run."""
+    """The disk did not take what is to be kept: a call, which does not run, or an outcome, which nobody hears yet."""
 
 
 class TaskBusy(TaskError, status=StatusCode.FAILED_PRECONDITION):
@@ -197,8 +221,16 @@ class ServerBusy(TaskError, status=StatusCode.RESOURCE_EXHAUSTED):
     """The line in front of the sandboxes is full."""
 
 
+class BatchTooLarge(TaskError, status=StatusCode.INVALID_ARGUMENT):
+    """A batch has more inputs, or inputs or answers of more bytes, than the server takes at once."""
+
+
 class ReaderStalled(TaskError, status=StatusCode.DEADLINE_EXCEEDED):
-    """The execution of a streamed call ended, and its caller did not read what it emitted."""
+    """What a caller was sent has not been read: the rest of what a guest emitted, or an answer on a stream."""
+
+
+class AccessDenied(SpearError, status=StatusCode.UNAUTHENTICATED):
+    """The caller brought no token, or one that the server does not know."""
 
 
 class InstanceError(SpearError):
@@ -213,6 +245,10 @@ class ServerDraining(InstanceError, status=StatusCode.UNAVAILABLE):
     """The server is shutting down and accepts nothing new."""
 
 
+class WorkerSilent(InstanceError, status=StatusCode.UNAVAILABLE):
+    """A worker of the server that is needed for the answer does not give its own in time."""
+
+
 class GuestRuntimeError(SpearError):
     """Something is wrong with a runtime, or with what is asked of it (the seed's RuntimeError)."""
 
@@ -222,11 +258,11 @@ class UnknownRuntime(GuestRuntimeError, status=StatusCode.INVALID_ARGUMENT):
 
 
 class UnlinkableArtifact(GuestRuntimeError, status=StatusCode.FAILED_PRECONDITION):
-    """The module imports something that its runtime does not provide."""
+    """The module imports something that no runtime, or not the one that was asked for, provides.
 
-
-class Unimplemented(GuestRuntimeError, status=StatusCode.UNIMPLEMENTED):
-    """This server does not offer that method or mode."""
+    `missing` in its metadata says how many imports that are, `hints` for how many of them the message has something
+    that comes near.
+    """
 
 
 class ConfigurationError(SpearError, status=StatusCode.INVALID_ARGUMENT):

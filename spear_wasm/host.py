@@ -3,63 +3,83 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from spear_wasm.artifacts.code_cache import CodeCache
+from spear_wasm.artifacts.fetcher import Fetcher
+from spear_wasm.artifacts.file_lock import FileLocks, Key
+from spear_wasm.artifacts.source import ArtifactSource
 from spear_wasm.artifacts.store import ArtifactStore
+from spear_wasm.artifacts.turns import Turns
+from spear_wasm.board import Board, Seat
 from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
-from spear_wasm.engine.engine import Engine
+from spear_wasm.engine.engines import Engines
 from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.errors import ConfigurationError, SandboxUnavailable
 from spear_wasm.execution.durable import DurableExecutions
+from spear_wasm.execution.execution_registry import ExecutionRegistry
 from spear_wasm.execution.executor import Executor
-from spear_wasm.execution.journal import ExecutionJournal, Retention
 from spear_wasm.execution.manager import TaskExecutionManager
+from spear_wasm.execution.records import records_of_at_most
+from spear_wasm.execution.recovery import Recovery
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
+from spear_wasm.execution.storage import Retention, SqliteJournal, SqliteTaskStore
+from spear_wasm.execution.task import Task
 from spear_wasm.execution.task_registry import TaskRegistry
-from spear_wasm.execution.task_store import TaskStore
+from spear_wasm.execution.task_totals import TaskTotals
 from spear_wasm.pool import PoolFactory
 from spear_wasm.runtime import RuntimeManager
+
+KEEP_TOTALS_SECONDS = 10.0
+"""What tasks have done within so long is forgotten where the server is killed, but for what is kept on disk anyway."""
+PRUNE_SECONDS = 5.0
+"""For so long more outcomes may be kept than the configuration says."""
 
 
 class Host:
     """The parts that a door needs. Opened and closed by `open_host`.
 
     `tasks` finds tasks, `registration` makes and ends them, `manager` runs their functions, `durable` those whose
-    fate is kept on disk.
+    fate is kept on disk; `executions` finds what runs and ran.
     """
 
-    def __init__(self, config: Config, data_dir: Path, closing: contextlib.ExitStack) -> None:
+    def __init__(self, config: Config, data_dir: Path, closing: contextlib.ExitStack, seat: Seat) -> None:
         self.config = config
         self.data_dir = data_dir
-        plain, metered = (_engine_settings(config, metered=metered) for metered in (False, True))
-        self.compiler = Compiler(plain, metered, config.compile)
+        self.seat = seat
+        plain, metered = (engine_settings(config, metered=metered) for metered in (False, True))
+        self.compiler = Compiler(plain, metered, config.compile, _compilation_turns(config, data_dir, seat))
         closing.callback(self.compiler.close)
-        self.code = CodeCache(data_dir, self.compiler)
-        self.artifacts = ArtifactStore(data_dir, config.artifacts, self.code)
-        closing.callback(self.artifacts.close)
         self.runtimes = RuntimeManager(config.runtimes)
-        tick = config.engine.tick
-        self.engines = {False: Engine(plain, tick), True: Engine(metered, tick)}
-        for engine in self.engines.values():
-            closing.callback(engine.close)
-        journal = ExecutionJournal(data_dir / "executions.db", _retention(config))
+        companions = frozenset(each.digest for each in self.runtimes.companions)
+        self.code = CodeCache(data_dir, self.compiler, companions, seat)
+        self.artifacts = ArtifactStore(data_dir, config.artifacts, self.code, self.runtimes.recognise)
+        closing.callback(self.artifacts.close)
+        self.fetcher = Fetcher(config.fetch)
+        closing.callback(self.fetcher.close)
+        self.engines = Engines((plain, metered), config.engine.tick)
+        closing.callback(self.engines.close)
+        _check_sandboxes(self.engines)
+        journal = SqliteJournal(data_dir / "executions.db", _retention(config), worker=seat.worker)
         closing.callback(journal.close)
         executor = Executor(config.execution.thread_count())
         closing.callback(executor.close)
-        self.manager = TaskExecutionManager(
-            config.execution, executor, journal.last_sequence(), journal.holds
+        remembered = records_of_at_most(config.execution.max_records, int(config.execution.max_record_bytes))
+        self.executions = ExecutionRegistry(remembered, journal.last_sequence(), journal.holds, seat)
+        self.manager = TaskExecutionManager(config.execution, executor, self.executions)
+        self.durable = DurableExecutions(
+            self.manager, executor, journal, int(config.execution.max_unfinished_bytes)
         )
-        self.durable = DurableExecutions(self.manager, journal, int(config.execution.max_unfinished_bytes))
-        store = TaskStore(data_dir / "tasks.db")
+        store = SqliteTaskStore(data_dir / "tasks.db")
         closing.callback(store.close)
-        self.tasks = TaskRegistry(store, config.execution.max_tasks)
+        self.tasks = TaskRegistry(store, config.execution.max_tasks, seat)
         self.pools = PoolFactory(config.pool, config.execution.total_memory() // 4)
         self.registration = TaskRegistration(
             registry=self.tasks,
-            artifacts=self.artifacts,
+            source=ArtifactSource(self.artifacts, self.fetcher),
             code=self.code,
             runtimes=self.runtimes,
             engines=self.engines,
@@ -69,35 +89,67 @@ class Host:
         )
         executor.repeat(config.pool.upkeep, self.pools.upkeep)
         closing.callback(self.registration.close_pools)
-        self.registration.restore(store.load())
-        self.durable.recover(self.tasks, self.registration)
+        self.registration.catch_up()
+        self.totals = TaskTotals(journal, self.executions, self.tasks)
+        self._recovery = Recovery(self.durable, self.manager, self.executions, self.tasks, self.registration)
+        if not seat.worker:
+            self.totals.recall()
+            self._recovery.run()
+        executor.repeat(KEEP_TOTALS_SECONDS, self.totals.keep)
+        executor.repeat(PRUNE_SECONDS, journal.prune)
+        closing.callback(self.totals.keep)
 
-    def delete_task(self, reference: str, *, force: bool, forget_records: bool) -> int:
+    def delete_task(
+        self, task: Task, *, force: bool, forget_records: bool, forgotten: Collection[str] = ()
+    ) -> int:
         """End a task; returns how many records of executions were forgotten with it, in memory or on disk.
 
+        `forgotten` are the ids of those that were forgotten elsewhere.
+
         Raises:
-            TaskNotFound: there is none of that id or name.
             TaskBusy: it has executions and `force` is not set.
         """
-        task = self.tasks.get(reference)
-        remembered = {
-            record.execution_id
-            for record in self.manager.records_of(task, self.config.execution.max_records)[1]
-        }
-        forgotten = self.registration.delete(task.id, force=force, forget_records=forget_records)
-        if not forget_records:
-            return forgotten
-        self.durable.wait_for_end(task.id)
-        on_disk = self.durable.journal.forget_task(task.id).result()
-        return forgotten + len(set(on_disk) - remembered)
+        here = self.retire_task(task, force=force, forget_records=forget_records)
+        self.registration.remove_retired(task)
+        on_disk = self.durable.journal.forget_task(task.id).result() if forget_records else []
+        return len({*here, *forgotten, *on_disk})
 
-    def drain(self) -> None:
-        """Accept nothing more and see the running executions to their end, within the grace configured.
+    def retire_task(self, task: Task, *, force: bool, forget_records: bool) -> set[str]:
+        """Accept nothing more for a task that is to be deleted; the ids of executions that were forgotten with it.
+
+        With `forget_records` what is being cancelled of it has its outcomes on disk when this returns.
+
+        Raises:
+            TaskBusy: it has executions and `force` is not set.
+        """
+        remembered = self.executions.of_task(task, self.config.execution.max_records)[1]
+        self.manager.retire(task, force=force, forget_records=forget_records)
+        if not forget_records:
+            return set()
+        self.durable.wait_for_end(task.id)
+        return {record.execution_id for record in remembered}
+
+    def take_over(self, gone: int, part: int, parts: int) -> None:
+        """See to a part of the durable executions that a worker has left that is gone; 0 is an earlier run."""
+        self.registration.catch_up()
+        self._recovery.take_over(gone, part, parts)
+
+    def finish(self) -> None:
+        """Accept nothing more, and see what waits and runs to its end within the grace configured.
+
+        What is left then of the durable ones another worker takes over.
+        """
+        self.manager.finish(self.config.server.shutdown_grace)
+        self.durable.suspend()
+
+    def drain(self, grace_seconds: float | None = None) -> None:
+        """Accept nothing more and see the running executions to their end, within a grace: the one configured, or this.
 
         Durable ones that wait are left for the next run of the server.
         """
+        grace = self.config.server.shutdown_grace if grace_seconds is None else grace_seconds
         self._suspend()
-        self.manager.drain(self.config.server.shutdown_grace)
+        self.manager.drain(grace)
 
     def end_executions(self) -> None:
         """Cut the grace short: end what runs. Durable ones that wait are left as by `drain`."""
@@ -109,17 +161,56 @@ class Host:
         self.durable.suspend()
 
 
+def prepare(config: Config, data_dir: Path, seat: Seat) -> None:
+    """Make a data directory ready for workers: remove what a crash has left there, count what is there.
+
+    What was left to be done is nobody's afterwards. For a supervisor, which has the directory's lock and the first
+    seat. No thread is left of it.
+
+    Raises:
+        ConfigurationError: what is in the directory cannot be used.
+    """
+    plain, metered = (engine_settings(config, metered=metered) for metered in (False, True))
+    runtimes = RuntimeManager(config.runtimes)
+    companions = frozenset(each.digest for each in runtimes.companions)
+    code = CodeCache(data_dir, Compiler(plain, metered, config.compile), companions, seat)
+    ArtifactStore(data_dir, config.artifacts, code, runtimes.recognise).close()
+    with (
+        contextlib.closing(SqliteJournal(data_dir / "executions.db", _retention(config))) as journal,
+        contextlib.closing(SqliteTaskStore(data_dir / "tasks.db")) as store,
+    ):
+        there = store.ids()
+        counted = [total.task_id for total in journal.task_totals()]
+        journal.forget_totals([task_id for task_id in counted if task_id not in there]).result()
+
+
 @contextlib.contextmanager
-def open_host(config: Config, data_dir: Path) -> Iterator[Host]:
-    """A host on a data directory, which it alone may use meanwhile; drained and closed at the end.
+def open_host(config: Config, data_dir: Path, seat: Seat | None = None) -> Iterator[Host]:
+    """A host on a data directory; drained and closed at the end.
+
+    It alone may use the directory meanwhile, unless it has a seat among the workers of a server whose supervisor has
+    made the directory ready: see `prepare`.
 
     Raises:
         ConfigurationError: the directory is in use, or a runtime cannot be loaded.
     """
     with contextlib.ExitStack() as closing:
-        host = Host(config, data_dir, closing)
+        host = Host(config, data_dir, closing, seat or Board().seat(0))
         closing.callback(host.drain)
         yield host
+
+
+def _compilation_turns(config: Config, data_dir: Path, seat: Seat) -> Turns | None:
+    if not seat.board.is_shared:
+        return None
+    return Turns(FileLocks(data_dir), Key.COMPILING, config.compile.max_concurrency)
+
+
+def _check_sandboxes(engines: Engines) -> None:
+    try:
+        engines.get(metered=False)
+    except SandboxUnavailable as error:
+        raise ConfigurationError(error.message, keys="engine.sandboxes") from error
 
 
 def _retention(config: Config) -> Retention:
@@ -137,7 +228,8 @@ def _limit_policy(config: Config) -> LimitPolicy:
     return LimitPolicy(default, ceiling)
 
 
-def _engine_settings(config: Config, *, metered: bool) -> EngineSettings:
+def engine_settings(config: Config, *, metered: bool) -> EngineSettings:
+    """The settings of one of a host's two engines."""
     return EngineSettings(
         metered=metered,
         max_memory_bytes=_whole_pages(config.ceiling.max_memory),

@@ -28,6 +28,11 @@ class ValueType(StrEnum):
     FUNCREF = "funcref"
     EXTERNREF = "externref"
     BYTES = "bytes"
+    BOOL = "bool"
+    U32 = "u32"
+    U64 = "u64"
+    STRING = "string"
+    JSON = "json"
 
 
 class ExternKind(StrEnum):
@@ -38,6 +43,8 @@ class ExternKind(StrEnum):
     MEMORY = "memory"
     GLOBAL = "global"
     TAG = "tag"
+    RESOURCE = "resource"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +79,53 @@ class Import:
 
 
 @dataclass(frozen=True, slots=True)
+class ComponentFunctionInfo:
+    """A function that a component exports: in an interface, `lab:calc/shapes@0.1.0`, or by itself, in none.
+
+    `type` is WIT text (`spear_wasm.wit`).
+    """
+
+    interface: str
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceImport:
+    """A resource that a component imports, and where it comes from: the interface and name that say it first."""
+
+    interface: str
+    name: str
+    origin: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """What a component is, as its compilation found it.
+
+    `own_resources` are the names of those that it defines itself, and exports; others that it names are imported.
+    `instances`, `memories` and `tables` are how many of core modules, linear memories and tables one sandbox has.
+    """
+
+    functions: tuple[ComponentFunctionInfo, ...] = ()
+    resources: tuple[ResourceImport, ...] = ()
+    own_resources: tuple[str, ...] = ()
+    instances: int = 0
+    memories: int = 0
+    tables: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleInfo:
     """What the binary of a core module says about itself, read without compiling it.
+
+    For a component it says what its core modules are together, what the component itself imports, and in `component`
+    what it is.
 
     `memory_export` is the name under which memory 0 can be reached from outside once the module has been
     prepared for us (its own name for it, or one that we added); None where the module has no memory.
     Page counts are of 64 KiB; `table_elements` sums the minimum of the module's own
-    tables, `largest_table` is the greatest of them.
+    tables, `largest_table` is the greatest of them, `data_bytes` is what fills its memory from the beginning.
     """
 
     functions: tuple[FunctionExport, ...] = ()
@@ -92,10 +139,31 @@ class ModuleInfo:
     largest_table: int = 0
     function_count: int = 0
     has_start: bool = False
+    data_bytes: int = 0
+    component: ComponentInfo | None = None
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether its sandboxes have linear memory."""
+        if self.component is not None:
+            return self.component.memories > 0
+        return self.memory_export is not None
+
+    @property
+    def widest_call(self) -> int:
+        """Parameters and results together of the exported function that has most."""
+        return max((len(each.type.params + each.type.results) for each in self.functions), default=0)
+
+    def has_function(self, name: str, kind: FunctionType) -> bool:
+        """Whether it exports a function of that name and type."""
+        return any(each.name == name and each.type == kind for each in self.functions)
+
+    def imports_from(self, module: str) -> bool:
+        """Whether it imports anything from there."""
+        return any(each.module == module for each in self.imports)
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One argument of a call as the caller gave it; `name` and `type` may be empty."""
 
     value: Json | bytes
@@ -105,10 +173,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A named and typed place in a signature."""
+    """A named and typed place in a signature; `type` is a ValueType, or WIT text where guests are components."""
 
     name: str
-    type: ValueType
+    type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +189,14 @@ class Signature:
 
 
 class TypedValue(msgspec.Struct, frozen=True, gc=False):
-    """One result of a guest: an int for i32 and i64 (signed), a float for f32 and f64, or bytes."""
+    """One result of a guest.
+
+    An int for i32 and i64 (signed), u32 and u64, a float for f32 and f64, a bool, or bytes: those of a text (string,
+    json) in UTF-8.
+    """
 
     type: ValueType
-    value: int | float | bytes
+    value: bool | int | float | bytes
 
 
 class ExecutionStatus(StrEnum):

@@ -65,25 +65,38 @@ def _to_integer(value: Json | bytes, wanted: ValueType, where: str) -> int:
 
 
 def _to_float(value: Json | bytes, wanted: ValueType, where: str) -> float:
+    try:
+        return float_of(value, single=wanted is ValueType.F32)
+    except ValueError as error:
+        raise InvalidRequest(f"{where} {error}") from None
+
+
+def float_of(value: object, *, single: bool) -> float:
+    """The number that a value stands for, or that its text does, for an f32 (`single`) or an f64.
+
+    Raises:
+        ValueError: it is none, or too large; reads on behind the name of the value: `must be a number …`.
+    """
+    kind = "f32" if single else "f64"
     if isinstance(value, str):
         if not _FLOAT_TEXT.fullmatch(value.lower().replace("infinity", "inf")):
-            raise InvalidRequest(f"{where} must be a number ({wanted}), not {shown(value)}")
+            raise ValueError(f"must be a number ({kind}), not {shown(value)}")
         number = float(value)
         overflows = math.isinf(number) and "inf" not in value.lower()
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequest(f"{where} must be a number ({wanted}), not {shown(value)}")
+        raise ValueError(f"must be a number ({kind}), not {shown(value)}")  # noqa: TRY004  a caller's mistake, like others
     else:
         try:
             number, overflows = float(value), False
         except OverflowError:
             number, overflows = math.inf, True
-    if wanted is ValueType.F32 and not overflows:
+    if single and not overflows:
         try:
             _FLOAT32.pack(number)
         except OverflowError:
             overflows = True
     if overflows:
-        raise InvalidRequest(f"{where} is {shown(value)}, which is too large for {wanted}")
+        raise ValueError(f"is {shown(value)}, which is too large for {kind}")
     return number
 
 

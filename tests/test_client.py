@@ -14,6 +14,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.wrappers_pb2 import (
     BytesValue,
@@ -198,6 +199,49 @@ def test_everything_about_a_call_is_sent(server: FakeServer, client: Client) -> 
     assert request.context.timeout_ms == 251
     assert request.context.environment == {"MODE": "fast"}
     assert request.limits == function_pb2.ResourceLimits(max_fuel=2**64 - 1, max_memory_bytes=65536)
+
+
+CONFIG: dict[str, Any] = {"reuse": True, "config": {"greeting": "hi"}}
+
+
+def test_a_call_with_a_config_is_of_a_task_for_that_config_and_artifact(
+    server: FakeServer, client: Client
+) -> None:
+    server.answers["GetArtifact"] = artifact("calc", "3")
+    server.answers_with()
+    for config in (CONFIG, dict(reversed(CONFIG.items())), {**CONFIG, "reuse": False}):
+        client.call("calc", "f", runtime_config=config)
+    looked_up, first, _, same, _, other = server.requests
+    assert looked_up.reference == "calc"
+    assert first.artifact_spec.version == "3"  # whatever is uploaded meanwhile
+    assert MessageToDict(first.artifact_spec.runtime_config) == CONFIG
+    assert first.task_name == same.task_name != other.task_name
+    assert {each.task_name.partition("#")[0] for each in (first, other)} == {"calc:3"}
+
+
+def test_a_digest_stays_the_reference_of_a_call_with_a_config(server: FakeServer, client: Client) -> None:
+    reference = f"sha256:{'0' * 64}"
+    server.answers["GetArtifact"] = artifact("calc", "3")
+    server.answers_with()
+    client.call(reference, "f", runtime_config=CONFIG)
+    _, request = server.requests
+    assert (request.artifact_spec.artifact_id, request.artifact_spec.version) == (reference, "")
+
+
+def test_a_task_that_is_named_is_not_looked_up(server: FakeServer, client: Client) -> None:
+    server.answers_with()
+    client.call("calc", "f", runtime_config=CONFIG, task_name="kept")
+    assert server.request.task_name == "kept"
+    assert server.request.artifact_spec.version == ""
+
+
+@pytest.mark.parametrize("config", [{"a": object()}, {"a": [{1}]}])
+def test_a_config_that_cannot_travel_is_a_type_error(
+    server: FakeServer, client: Client, config: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError):
+        client.call("calc", "f", runtime_config=config)
+    assert not server.requests
 
 
 def test_the_deadline_leaves_the_server_time_to_answer_what_a_timeout_cost(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spear_wasm.config import Config, Seconds, Size
-from spear_wasm.config_sources import effective_config, keys, parse_config, read_config, written
+from spear_wasm.config_sources import effective_config, keys, parse_config, written
 from spear_wasm.errors import ConfigurationError
 from spear_wasm.limits import Limits
 
@@ -33,6 +33,11 @@ def keys_of(kind: type) -> Iterator[tuple[str, str]]:
     for table, key in KEYS:
         if isinstance(getattr(getattr(Config(), table), key), kind):
             yield table, key
+
+
+def read_config(path: Path) -> Config:
+    """What a file says, and nothing else."""
+    return effective_config(path, {}, {}).config
 
 
 # --- what is written --------------------------------------------------------------------------------------

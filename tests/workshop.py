@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from runtimes.core.host import HOST_FUNCTIONS
+from runtimes.core.host import INTERFACE
 from spear_wasm.config import CompileConfig, DefaultLimits
 from spear_wasm.engine.compiler import Compiler
-from spear_wasm.engine.engine import Engine, LinkedArtifact
+from spear_wasm.engine.components.host_functions import ComponentImports
+from spear_wasm.engine.engine import Engine
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.engine.host_calls import HostFunction
+from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Values
 from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.engine.text import wat_to_wasm
@@ -38,9 +41,11 @@ Returned = TypeVar("Returned")
 HostFunctions = Mapping[tuple[str, str], HostFunction]
 
 
-def wasm_of(source: str) -> bytes:
-    """A module in text form, or the one of that name in fixtures/wasm."""
-    if source.lstrip().startswith("("):
+def wasm_of(source: str | bytes) -> bytes:
+    """A module in binary or text form, or the one of that name in fixtures/wasm."""
+    if isinstance(source, bytes):
+        return source
+    if source.lstrip().startswith(("(", ";;")):
         return wat_to_wasm(source)
     return (FIXTURES / f"{source}.wasm").read_bytes()
 
@@ -52,9 +57,9 @@ class Workshop:
         self.plain, self.metered = Engine(PLAIN, TICK), Engine(METERED, TICK)
         self._compiler = Compiler(PLAIN, METERED, CompileConfig())
         self._directory = directory
-        self._compiled: dict[tuple[str, bool], tuple[Path, ModuleInfo]] = {}
+        self._compiled: dict[tuple[str | bytes, bool], tuple[Path, ModuleInfo]] = {}
 
-    def compiled(self, source: str, *, metered: bool = False) -> tuple[Path, ModuleInfo]:
+    def compiled(self, source: str | bytes, *, metered: bool = False) -> tuple[Path, ModuleInfo]:
         """A module's machine code and what its binary says."""
         key = source, metered
         if key not in self._compiled:
@@ -65,13 +70,16 @@ class Workshop:
         return self._compiled[key]
 
     def link(
-        self, source: str, functions: HostFunctions | None = None, *, metered: bool = False
+        self,
+        source: str | bytes,
+        functions: HostFunctions | ComponentImports | None = None,
+        *,
+        metered: bool = False,
     ) -> LinkedArtifact:
         """A module linked with the core runtime's host functions, as far as it imports them, or with others."""
         code, module = self.compiled(source, metered=metered)
         if functions is None:
-            imported = {(each.module, each.name) for each in module.imports}
-            functions = {key: HOST_FUNCTIONS[key] for key in HOST_FUNCTIONS if key in imported}
+            functions = INTERFACE.needed_by(module)
         engine = self.metered if metered else self.plain
         return engine.link(code, module, functions)
 
@@ -81,7 +89,7 @@ class Workshop:
             engine.close()
 
 
-def run_to_end(sandbox: Sandbox, steps: Generator[None, None, Returned]) -> Returned:
+def run_to_end(sandbox: GuestSandbox, steps: Generator[None, None, Returned]) -> Returned:
     """Run a guest, slice by slice; what it returns, or the fault that it raises."""
     while True:
         try:
@@ -91,7 +99,7 @@ def run_to_end(sandbox: Sandbox, steps: Generator[None, None, Returned]) -> Retu
             return returned
 
 
-def run_slice(sandbox: Sandbox, steps: Generator[None, None, object]) -> None:
+def run_slice(sandbox: GuestSandbox, steps: Generator[None, None, object]) -> None:
     """Run a guest for one slice; StopIteration where it returns in it."""
     sandbox.linked.engine.ticker.begin_slice()
     next(steps)
@@ -103,12 +111,12 @@ def exported(linked: LinkedArtifact, name: str) -> ExportedFunction:
     return ExportedFunction(name, function.type)
 
 
-def start(sandbox: Sandbox, name: str, *args: float) -> Values:
+def start(sandbox: GuestSandbox, name: str, *args: float) -> Values:
     """A call of a function, of which nothing has run yet."""
-    return sandbox.call(exported(sandbox.linked, name), args)
+    return cast("Sandbox", sandbox).call(exported(sandbox.linked, name), args)
 
 
-def call(sandbox: Sandbox, name: str, *args: float) -> tuple[int | float, ...]:
+def call(sandbox: GuestSandbox, name: str, *args: float) -> tuple[int | float, ...]:
     """Call a function and see it to its end."""
     return run_to_end(sandbox, start(sandbox, name, *args))
 
@@ -116,9 +124,9 @@ def call(sandbox: Sandbox, name: str, *args: float) -> tuple[int | float, ...]:
 @contextmanager
 def bare_sandbox(linked: LinkedArtifact, limits: Limits = LIMITS) -> Iterator[Sandbox]:
     """A sandbox without an instance, closed at the end."""
-    sandbox = Sandbox(linked, limits)
+    sandbox = linked.new_sandbox(limits)
     try:
-        yield sandbox
+        yield cast("Sandbox", sandbox)
     finally:
         sandbox.close()
 

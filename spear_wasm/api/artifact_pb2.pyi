@@ -82,7 +82,9 @@ class UploadArtifactHeader(_message.Message):
     checksum: _builtins.str
     """SHA-256 in hex, with or without `sha256:`. Checked whenever it is given."""
     size_bytes: _builtins.int
-    """Size of the module; 0: not said."""
+    """Size of the module; 0: not said. Where neither it nor a checksum is given, nothing but the end of the stream
+    tells that the module is whole, and the server waits a tenth of a second to be sure that it was not broken off.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -232,7 +234,9 @@ Global___FunctionSignature: _TypeAlias = FunctionSignature  # noqa: Y015
 
 @_typing.final
 class ValueField(_message.Message):
-    """A parameter or a result."""
+    """A parameter or a result. Its type is i32, i64, f32, f64 or bytes, for components WIT text, with what is named
+    written out: list<record { x: s32, y: s32 }>.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -427,7 +427,9 @@ class ExecutionResult(_message.Message):
     execution_time_ms: _builtins.int
     """Wall time from start to end, in milliseconds."""
     memory_used_bytes: _builtins.int
-    """Peak of all linear memories of the sandbox together."""
+    """Peak of all linear memories of the sandbox together; 0 where nobody can ask: for components, and where a start
+    function failed.
+    """
     cpu_time_ms: _builtins.float
     """CPU time of all the threads that ran the guest, host calls included, in milliseconds."""
     fuel_used: _builtins.int
@@ -441,7 +443,9 @@ class ExecutionResult(_message.Message):
     output_truncated: _builtins.bool
     """stdout or stderr was cut at max_log_bytes."""
     @_builtins.property
-    def result(self) -> _any_pb2.Any: ...
+    def result(self) -> _any_pb2.Any:
+        """What the guest returned, or the value of its own error (GUEST_ERROR)."""
+
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -536,7 +540,7 @@ class InvokeFunctionRequest(_message.Message):
     force_new_instance: _builtins.bool
     """Runs in a sandbox that has served nobody."""
     wait: _builtins.bool
-    """With ASYNC: answer when the execution has ended."""
+    """With ASYNC: answer when the execution has ended; with PENDING where the server shuts down first and keeps it."""
     execution_id: _builtins.str
     """Idempotency key: the same id with the same request never runs twice."""
     priority: _builtins.int
@@ -595,6 +599,7 @@ class InvokeFunctionResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     STATUS_ENDPOINT_FIELD_NUMBER: _builtins.int
     ESTIMATED_COMPLETION_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_NUMBER_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """The guest completed, or an ASYNC call was accepted. What went wrong is in result."""
     message: _builtins.str
@@ -606,8 +611,16 @@ class InvokeFunctionResponse(_message.Message):
     """`executions/<id>`."""
     estimated_completion_ms: _builtins.int
     """Expected duration in milliseconds; 0 where there is no ground for a figure."""
+    request_number: _builtins.int
+    """On a stream: which of its requests this answers, from 1 in the order of sending."""
     @_builtins.property
-    def result(self) -> Global___ExecutionResult: ...
+    def result(self) -> Global___ExecutionResult:
+        """On a stream and in a batch also why a call was refused: its status is UNKNOWN then, its error_code the reason of
+        the ErrorInfo that InvokeFunction would have failed with (INVALID_REQUEST, SERVER_BUSY and the like), and its
+        metrics hold that one's metadata, the number of the gRPC status as `grpc_status`, and `retry_after_ms` where the
+        same call may succeed later.
+        """
+
     def __init__(
         self,
         *,
@@ -619,14 +632,93 @@ class InvokeFunctionResponse(_message.Message):
         result: Global___ExecutionResult | None = ...,
         status_endpoint: _builtins.str = ...,
         estimated_completion_ms: _builtins.int = ...,
+        request_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_completion_ms", b"estimated_completion_ms", "execution_id", b"execution_id", "instance_id", b"instance_id", "message", b"message", "result", b"result", "status_endpoint", b"status_endpoint", "success", b"success", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_completion_ms", b"estimated_completion_ms", "execution_id", b"execution_id", "instance_id", b"instance_id", "message", b"message", "request_number", b"request_number", "result", b"result", "status_endpoint", b"status_endpoint", "success", b"success", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvokeFunctionResponse: _TypeAlias = InvokeFunctionResponse  # noqa: Y015
+
+@_typing.final
+class InvokeBatchRequest(_message.Message):
+    """One function of one task over many inputs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___InvokeFunctionRequest:
+        """What the calls share: all but parameters, execution_id and context.execution_id, which must be empty, and wait.
+        Its mode is SYNC. The budget of context.timeout_ms is each execution's own, from its own admission; the deadline
+        of the RPC is for all of them together.
+        """
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchInput]: ...
+    def __init__(
+        self,
+        *,
+        call: Global___InvokeFunctionRequest | None = ...,
+        inputs: _abc.Iterable[Global___BatchInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "inputs", b"inputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvokeBatchRequest: _TypeAlias = InvokeBatchRequest  # noqa: Y015
+
+@_typing.final
+class BatchInput(_message.Message):
+    """The parameters of one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionParameter]: ...
+    def __init__(
+        self,
+        *,
+        parameters: _abc.Iterable[Global___FunctionParameter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchInput: _TypeAlias = BatchInput  # noqa: Y015
+
+@_typing.final
+class InvokeBatchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvokeFunctionResponse]:
+        """One for each input, in their order; refusals as on a stream. Where the answers together are larger than the
+        server allows, what no longer fits, or has not begun by then, is refused with BATCH_TOO_LARGE; what has ended
+        can be had by its execution_id.
+        """
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___InvokeFunctionResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvokeBatchResponse: _TypeAlias = InvokeBatchResponse  # noqa: Y015
 
 @_typing.final
 class GetExecutionStatusRequest(_message.Message):
@@ -683,6 +775,50 @@ class GetExecutionStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetExecutionStatusResponse: _TypeAlias = GetExecutionStatusResponse  # noqa: Y015
+
+@_typing.final
+class FollowLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowLogRequest: _TypeAlias = FollowLogRequest  # noqa: Y015
+
+@_typing.final
+class FollowLogResponse(_message.Message):
+    """Something that an execution has logged. The stream ends when the execution has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    attempt: _builtins.int
+    """Which attempt logged it, from 1. Each begins a log of its own."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content", b"content"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowLogResponse: _TypeAlias = FollowLogResponse  # noqa: Y015
 
 @_typing.final
 class CancelExecutionRequest(_message.Message):
@@ -780,7 +916,9 @@ class StreamExecutionResult(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """In the final message: task_id, instance_id, and error_code where the guest failed."""
+        """In the final message: task_id, instance_id, error_code where the guest failed, and messages = "not kept" where an
+        earlier call with the same key got them.
+        """
 
     @_builtins.property
     def result(self) -> Global___ExecutionResult:
@@ -897,6 +1035,8 @@ class TaskInfo(_message.Message):
     EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
     LAST_STATUS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RUNNING_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    PENDING_EXECUTIONS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     task_name: _builtins.str
     created_at: _builtins.int
@@ -904,7 +1044,14 @@ class TaskInfo(_message.Message):
     updated_at: _builtins.int
     """Milliseconds since the epoch."""
     execution_count: _builtins.int
+    """Executions that have ended, ever. Where the server was killed, those of its last seconds are missing that were
+    neither ASYNC nor had a key.
+    """
     last_status: Global___ExecutionStatus.ValueType
+    running_executions: _builtins.int
+    """At present."""
+    pending_executions: _builtins.int
+    """Those that wait in the line, for the disk or between two attempts."""
     @_builtins.property
     def artifact_spec(self) -> Global___ArtifactSpec: ...
     @_builtins.property
@@ -920,10 +1067,12 @@ class TaskInfo(_message.Message):
         execution_count: _builtins.int = ...,
         last_status: Global___ExecutionStatus.ValueType = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        running_executions: _builtins.int = ...,
+        pending_executions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_spec", b"artifact_spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_spec", b"artifact_spec", "created_at", b"created_at", "execution_count", b"execution_count", "last_status", b"last_status", "metadata", b"metadata", "task_id", b"task_id", "task_name", b"task_name", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_spec", b"artifact_spec", "created_at", b"created_at", "execution_count", b"execution_count", "last_status", b"last_status", "metadata", b"metadata", "pending_executions", b"pending_executions", "running_executions", b"running_executions", "task_id", b"task_id", "task_name", b"task_name", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1143,7 +1292,9 @@ class ExecutionInfo(_message.Message):
     execution_time_ms: _builtins.int
     """Wall time from start to end, in milliseconds."""
     memory_used_bytes: _builtins.int
-    """Peak of all linear memories of the sandbox together."""
+    """Peak of all linear memories of the sandbox together; 0 where nobody can ask: for components, and where a start
+    function failed.
+    """
     error_message: _builtins.str
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -1269,6 +1420,7 @@ class HealthDetails(_message.Message):
     total_memory_used: _builtins.int
     """Resident memory of all the server's processes, in bytes."""
     total_executions: _builtins.int
+    """That have ended since the server started."""
     service_name: _builtins.str
     version: _builtins.str
     uptime_seconds: _builtins.int
@@ -1311,7 +1463,9 @@ class GetStatsRequest(_message.Message):
     include_task_stats: _builtins.bool
     include_execution_stats: _builtins.bool
     time_range_hours: _builtins.int
-    """Counts only what ended in the last hours; 0: all that is known."""
+    """execution_stats count only what ended in so many hours, the present one included, at most 744; 0: all since the
+    server started.
+    """
     def __init__(
         self,
         *,
@@ -1374,6 +1528,7 @@ class ServiceStats(_message.Message):
     uptime_seconds: _builtins.int
     total_tasks: _builtins.int
     total_executions: _builtins.int
+    """That have ended since the server started."""
     total_memory_used: _builtins.int
     """Resident memory of all the server's processes, in bytes."""
     cpu_usage_percent: _builtins.float
@@ -1491,7 +1646,9 @@ class ExecutionStats(_message.Message):
     average_execution_time_ms: _builtins.float
     success_rate_percent: _builtins.float
     @_builtins.property
-    def executions_by_function(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    def executions_by_function(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The 100 names most called, within the hours asked for."""
+
     def __init__(
         self,
         *,
@@ -1513,6 +1670,8 @@ Global___ExecutionStats: _TypeAlias = ExecutionStats  # noqa: Y015
 
 @_typing.final
 class FunctionServiceStats(_message.Message):
+    """Executions are those since the server started."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_COUNT_FIELD_NUMBER: _builtins.int
@@ -1525,6 +1684,7 @@ class FunctionServiceStats(_message.Message):
     AVERAGE_RESPONSE_TIME_MS_FIELD_NUMBER: _builtins.int
     task_count: _builtins.int
     execution_count: _builtins.int
+    """Those that have ended, run or wait."""
     running_executions: _builtins.int
     artifact_count: _builtins.int
     instance_count: _builtins.int

@@ -40,6 +40,16 @@ class FunctionServiceStub:
                 request_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.SerializeToString,
                 response_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionResponse.FromString,
                 _registered_method=True)
+        self.InvokeStream = channel.stream_stream(
+                '/spearlet.FunctionService/InvokeStream',
+                request_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.SerializeToString,
+                response_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionResponse.FromString,
+                _registered_method=True)
+        self.InvokeBatch = channel.unary_unary(
+                '/spearlet.FunctionService/InvokeBatch',
+                request_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeBatchRequest.SerializeToString,
+                response_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeBatchResponse.FromString,
+                _registered_method=True)
         self.GetExecutionStatus = channel.unary_unary(
                 '/spearlet.FunctionService/GetExecutionStatus',
                 request_serializer=spear__wasm_dot_api_dot_function__pb2.GetExecutionStatusRequest.SerializeToString,
@@ -54,6 +64,11 @@ class FunctionServiceStub:
                 '/spearlet.FunctionService/StreamFunction',
                 request_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.SerializeToString,
                 response_deserializer=spear__wasm_dot_api_dot_function__pb2.StreamExecutionResult.FromString,
+                _registered_method=True)
+        self.FollowLog = channel.unary_stream(
+                '/spearlet.FunctionService/FollowLog',
+                request_serializer=spear__wasm_dot_api_dot_function__pb2.FollowLogRequest.SerializeToString,
+                response_deserializer=spear__wasm_dot_api_dot_function__pb2.FollowLogResponse.FromString,
                 _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/spearlet.FunctionService/ListTasks',
@@ -98,6 +113,27 @@ class FunctionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvokeStream(self, request_iterator, context):
+        """Many calls on one stream, each answered when InvokeFunction would answer it, in the order in which they end.
+        `request_number` says which request an answer is for, and `execution_id` where the request named one. What would
+        end InvokeFunction with a status is an answer here (see InvokeFunctionResponse.result), and ends nothing else. A
+        request is read when there is room for its call: a bounded number of calls, and of bytes, wait for their end or
+        for their answer to be read. Whoever hangs up ends what hanging up on InvokeFunction ends; whoever has sent all
+        requests gets the answers that are left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InvokeBatch(self, request, context):
+        """One function over many inputs, each an execution like InvokeFunction's, in a sandbox of its own unless the task
+        asks for reuse. The answers come together, in the order of the inputs, when all have ended; one that fails, or is
+        refused, fails alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetExecutionStatus(self, request, context):
         """Where an execution stands. An unknown id answers found = false.
         """
@@ -114,6 +150,13 @@ class FunctionServiceServicer:
 
     def StreamFunction(self, request, context):
         """Runs a function and sends what it emits while it runs. The last message has is_final.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowLog(self, request, context):
+        """Sends what an execution has logged and what it logs until it has ended. An unknown id is NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +212,16 @@ def add_FunctionServiceServicer_to_server(servicer, server):
                     request_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.FromString,
                     response_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionResponse.SerializeToString,
             ),
+            'InvokeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.InvokeStream,
+                    request_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.FromString,
+                    response_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionResponse.SerializeToString,
+            ),
+            'InvokeBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvokeBatch,
+                    request_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeBatchRequest.FromString,
+                    response_serializer=spear__wasm_dot_api_dot_function__pb2.InvokeBatchResponse.SerializeToString,
+            ),
             'GetExecutionStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExecutionStatus,
                     request_deserializer=spear__wasm_dot_api_dot_function__pb2.GetExecutionStatusRequest.FromString,
@@ -183,6 +236,11 @@ def add_FunctionServiceServicer_to_server(servicer, server):
                     servicer.StreamFunction,
                     request_deserializer=spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.FromString,
                     response_serializer=spear__wasm_dot_api_dot_function__pb2.StreamExecutionResult.SerializeToString,
+            ),
+            'FollowLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowLog,
+                    request_deserializer=spear__wasm_dot_api_dot_function__pb2.FollowLogRequest.FromString,
+                    response_serializer=spear__wasm_dot_api_dot_function__pb2.FollowLogResponse.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -243,6 +301,60 @@ class FunctionService:
             '/spearlet.FunctionService/InvokeFunction',
             spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.SerializeToString,
             spear__wasm_dot_api_dot_function__pb2.InvokeFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/spearlet.FunctionService/InvokeStream',
+            spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.SerializeToString,
+            spear__wasm_dot_api_dot_function__pb2.InvokeFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/spearlet.FunctionService/InvokeBatch',
+            spear__wasm_dot_api_dot_function__pb2.InvokeBatchRequest.SerializeToString,
+            spear__wasm_dot_api_dot_function__pb2.InvokeBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -324,6 +436,33 @@ class FunctionService:
             '/spearlet.FunctionService/StreamFunction',
             spear__wasm_dot_api_dot_function__pb2.InvokeFunctionRequest.SerializeToString,
             spear__wasm_dot_api_dot_function__pb2.StreamExecutionResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/spearlet.FunctionService/FollowLog',
+            spear__wasm_dot_api_dot_function__pb2.FollowLogRequest.SerializeToString,
+            spear__wasm_dot_api_dot_function__pb2.FollowLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

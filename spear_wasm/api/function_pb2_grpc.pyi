@@ -39,12 +39,27 @@ class FunctionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FunctionServiceAsyncStub: ...
     InvokeFunction: _grpc.UnaryUnaryMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.InvokeFunctionResponse]
     """Runs a function, synchronously or in the background."""
+    InvokeStream: _grpc.StreamStreamMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.InvokeFunctionResponse]
+    """Many calls on one stream, each answered when InvokeFunction would answer it, in the order in which they end.
+    `request_number` says which request an answer is for, and `execution_id` where the request named one. What would
+    end InvokeFunction with a status is an answer here (see InvokeFunctionResponse.result), and ends nothing else. A
+    request is read when there is room for its call: a bounded number of calls, and of bytes, wait for their end or
+    for their answer to be read. Whoever hangs up ends what hanging up on InvokeFunction ends; whoever has sent all
+    requests gets the answers that are left.
+    """
+    InvokeBatch: _grpc.UnaryUnaryMultiCallable[_function_pb2.InvokeBatchRequest, _function_pb2.InvokeBatchResponse]
+    """One function over many inputs, each an execution like InvokeFunction's, in a sandbox of its own unless the task
+    asks for reuse. The answers come together, in the order of the inputs, when all have ended; one that fails, or is
+    refused, fails alone.
+    """
     GetExecutionStatus: _grpc.UnaryUnaryMultiCallable[_function_pb2.GetExecutionStatusRequest, _function_pb2.GetExecutionStatusResponse]
     """Where an execution stands. An unknown id answers found = false."""
     CancelExecution: _grpc.UnaryUnaryMultiCallable[_function_pb2.CancelExecutionRequest, _function_pb2.CancelExecutionResponse]
     """Ends a waiting or running execution. An unknown id is NOT_FOUND."""
     StreamFunction: _grpc.UnaryStreamMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.StreamExecutionResult]
     """Runs a function and sends what it emits while it runs. The last message has is_final."""
+    FollowLog: _grpc.UnaryStreamMultiCallable[_function_pb2.FollowLogRequest, _function_pb2.FollowLogResponse]
+    """Sends what an execution has logged and what it logs until it has ended. An unknown id is NOT_FOUND."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_function_pb2.ListTasksRequest, _function_pb2.ListTasksResponse]
     """Tasks in the order of their creation, a page at a time."""
     GetTask: _grpc.UnaryUnaryMultiCallable[_function_pb2.GetTaskRequest, _function_pb2.GetTaskResponse]
@@ -65,12 +80,27 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     InvokeFunction: _aio.UnaryUnaryMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.InvokeFunctionResponse]  # type: ignore[assignment]
     """Runs a function, synchronously or in the background."""
+    InvokeStream: _aio.StreamStreamMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.InvokeFunctionResponse]  # type: ignore[assignment]
+    """Many calls on one stream, each answered when InvokeFunction would answer it, in the order in which they end.
+    `request_number` says which request an answer is for, and `execution_id` where the request named one. What would
+    end InvokeFunction with a status is an answer here (see InvokeFunctionResponse.result), and ends nothing else. A
+    request is read when there is room for its call: a bounded number of calls, and of bytes, wait for their end or
+    for their answer to be read. Whoever hangs up ends what hanging up on InvokeFunction ends; whoever has sent all
+    requests gets the answers that are left.
+    """
+    InvokeBatch: _aio.UnaryUnaryMultiCallable[_function_pb2.InvokeBatchRequest, _function_pb2.InvokeBatchResponse]  # type: ignore[assignment]
+    """One function over many inputs, each an execution like InvokeFunction's, in a sandbox of its own unless the task
+    asks for reuse. The answers come together, in the order of the inputs, when all have ended; one that fails, or is
+    refused, fails alone.
+    """
     GetExecutionStatus: _aio.UnaryUnaryMultiCallable[_function_pb2.GetExecutionStatusRequest, _function_pb2.GetExecutionStatusResponse]  # type: ignore[assignment]
     """Where an execution stands. An unknown id answers found = false."""
     CancelExecution: _aio.UnaryUnaryMultiCallable[_function_pb2.CancelExecutionRequest, _function_pb2.CancelExecutionResponse]  # type: ignore[assignment]
     """Ends a waiting or running execution. An unknown id is NOT_FOUND."""
     StreamFunction: _aio.UnaryStreamMultiCallable[_function_pb2.InvokeFunctionRequest, _function_pb2.StreamExecutionResult]  # type: ignore[assignment]
     """Runs a function and sends what it emits while it runs. The last message has is_final."""
+    FollowLog: _aio.UnaryStreamMultiCallable[_function_pb2.FollowLogRequest, _function_pb2.FollowLogResponse]  # type: ignore[assignment]
+    """Sends what an execution has logged and what it logs until it has ended. An unknown id is NOT_FOUND."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_function_pb2.ListTasksRequest, _function_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Tasks in the order of their creation, a page at a time."""
     GetTask: _aio.UnaryUnaryMultiCallable[_function_pb2.GetTaskRequest, _function_pb2.GetTaskResponse]  # type: ignore[assignment]
@@ -96,6 +126,31 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs a function, synchronously or in the background."""
 
     @_abc_1.abstractmethod
+    def InvokeStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_function_pb2.InvokeFunctionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_function_pb2.InvokeFunctionResponse], _abc.AsyncIterator[_function_pb2.InvokeFunctionResponse]]:
+        """Many calls on one stream, each answered when InvokeFunction would answer it, in the order in which they end.
+        `request_number` says which request an answer is for, and `execution_id` where the request named one. What would
+        end InvokeFunction with a status is an answer here (see InvokeFunctionResponse.result), and ends nothing else. A
+        request is read when there is room for its call: a bounded number of calls, and of bytes, wait for their end or
+        for their answer to be read. Whoever hangs up ends what hanging up on InvokeFunction ends; whoever has sent all
+        requests gets the answers that are left.
+        """
+
+    @_abc_1.abstractmethod
+    def InvokeBatch(
+        self,
+        request: _function_pb2.InvokeBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_function_pb2.InvokeBatchResponse, _abc.Awaitable[_function_pb2.InvokeBatchResponse]]:
+        """One function over many inputs, each an execution like InvokeFunction's, in a sandbox of its own unless the task
+        asks for reuse. The answers come together, in the order of the inputs, when all have ended; one that fails, or is
+        refused, fails alone.
+        """
+
+    @_abc_1.abstractmethod
     def GetExecutionStatus(
         self,
         request: _function_pb2.GetExecutionStatusRequest,
@@ -118,6 +173,14 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_function_pb2.StreamExecutionResult], _abc.AsyncIterator[_function_pb2.StreamExecutionResult]]:
         """Runs a function and sends what it emits while it runs. The last message has is_final."""
+
+    @_abc_1.abstractmethod
+    def FollowLog(
+        self,
+        request: _function_pb2.FollowLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_function_pb2.FollowLogResponse], _abc.AsyncIterator[_function_pb2.FollowLogResponse]]:
+        """Sends what an execution has logged and what it logs until it has ended. An unknown id is NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListTasks(

@@ -12,16 +12,18 @@ Whatever does not fit together is compiled again: nothing in the cache is worth 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import secrets
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.artifacts.files import (
     SEALED_MODE,
     disk_full_refused,
@@ -33,11 +35,13 @@ from spear_wasm.artifacts.references import digest_reference, parse_checksum
 from spear_wasm.artifacts.seal import Seal, open_key, same_seal
 from spear_wasm.artifacts.sidecar import Statement, read_sidecar, sealed
 from spear_wasm.artifacts.single_flight import SingleFlight
+from spear_wasm.board import Account, Board, Seat
 from spear_wasm.engine.compilation import Compilation
 from spear_wasm.errors import ArtifactDeleted, ArtifactError
 from spear_wasm.model import ModuleInfo
 
-_TEMPORARY_PREFIX = ".making-"
+MAKING_PREFIX = ".making-"
+"""What the names of files begin with that are being made; the number of the worker that makes it follows."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16,128}")
 
 Identity: TypeAlias = tuple[int, int, int, int, int]
@@ -50,8 +54,12 @@ class Compiler(Protocol):
     def fingerprint(self, *, metered: bool) -> str:
         """16 or more lower-case hex digits that name the conditions which machine code depends on."""
 
-    def compile(self, wasm: Path, output: Path, *, metered: bool) -> Compilation:
+    def compile(
+        self, wasm: Path, output: Path, *, metered: bool, admit: Callable[[int], object]
+    ) -> Compilation:
         """Write the machine code of the module in `wasm` to `output`. Blocks.
+
+        `admit` is called with the code's size in bytes before any of it is written, and may raise to prevent that.
 
         Raises:
             InvalidArtifact: it is no module that we run.
@@ -71,27 +79,35 @@ class CompiledCode:
 class CodeCache:
     """The machine code of artifacts, by digest. Thread-safe; `load` blocks while it compiles.
 
-    One process at a time may have the directory, which the ArtifactStore's lock on it sees to: the store
-    calls `open` once it has that lock, and nothing works before.
+    The workers of one server share it: what one of them has compiled all of them map. The ArtifactStore calls `open`
+    once the directory is this server's, and nothing works before. `companions` are the digests of modules that are
+    no artifacts, but stand beside them.
     """
 
-    def __init__(self, directory: Path, compiler: Compiler) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        compiler: Compiler,
+        companions: frozenset[str] = frozenset(),
+        seat: Seat | None = None,
+    ) -> None:
+        self.seat = seat or Board().seat(0)
+        self.locks = FileLocks(directory)
         self._key_file = directory / "key"
         self._root = directory / "code"
         self._compiler = compiler
+        self._companions = companions
         self._flights: SingleFlight[tuple[str, bool], CompiledCode] = SingleFlight()
         self._seal: Seal | None = None
         self._check_room: Callable[[], None] = lambda: None
-        # guards: _verified, _sizes, _total, and that what is on disk changes by one pair of files at a time
-        self._lock = threading.Lock()
-        self._admitting = threading.Lock()  # guards: that of those who need room, one at a time asks for it
+        self._lock = threading.Lock()  # guards: _verified
         # Code whose seal this process found right, as it was then: a file that changed is checked again.
         self._verified: dict[Path, tuple[Identity, str]] = {}
+        # As they were counted; guarded by Key.CODE, as the files are.
         self._sizes: dict[Path, int] = {}
-        self._total = 0
 
     def open(self, check_room: Callable[[], None]) -> None:
-        """Read the key, remove what other versions and broken-off compilations left, count the rest.
+        """Read the key; where nobody else has, remove what other versions and broken-off compilations left.
 
         `check_room` raises StorageFull where more bytes are on disk, `bytes_on_disk` among them, than may be.
         """
@@ -99,12 +115,15 @@ class CodeCache:
         make_directory(self._root.parent)
         make_private_directory(self._root)
         self._seal = Seal(open_key(self._key_file))
+        if self.seat.number:
+            return
         current = {self._fingerprint(metered=metered) for metered in (False, True)}
         for folder in self._folders():
             if folder.name in current:
                 self._take_stock(folder)
             else:
                 shutil.rmtree(folder)
+        self.seat.count(Account.CODE, sum(self._sizes.values()))
 
     def load(self, digest: str, wasm: Path, *, metered: bool) -> CompiledCode:
         """The machine code of an artifact, compiled from the module in `wasm` where the cache has none.
@@ -134,21 +153,26 @@ class CodeCache:
             self._remove_pair(folder / digest)
 
     def retain(self, digests: Collection[str]) -> None:
-        """Remove the machine code of all artifacts but these."""
-        with self._lock:
-            strangers = {path.with_suffix("") for path in self._sizes if path.stem not in digests}
+        """Remove the machine code of all artifacts but these; companions' stays."""
+        with self.locks.held(Key.CODE):
+            kept = self._companions.union(digests)
+            strangers = {path.with_suffix("") for path in self._sizes if path.stem not in kept}
         for base in strangers:
             self._remove_pair(base)
 
     def bytes_on_disk(self) -> int:
-        """Bytes of machine code and sidecars, as we wrote and found them, and of those about to be published."""
-        with self._lock:
-            return self._total
+        """Bytes of machine code and sidecars, as we wrote and found them, and of those about to be written."""
+        return self.seat.total(Account.CODE) + self.seat.total(Account.COMPILATIONS)
 
     def _load(self, digest: str, wasm: Path, *, metered: bool) -> CompiledCode:
         fingerprint = self._fingerprint(metered=metered)
         base = self._root / fingerprint / digest
-        return self._authentic(base, fingerprint) or self._compiled(base, fingerprint, wasm, metered=metered)
+        known = self._authentic(base, fingerprint)
+        if known is not None:
+            return known
+        with self.locks.held(_flight_of(base)):  # another worker may be at it
+            known = self._authentic(base, fingerprint)
+            return known or self._compiled(base, fingerprint, wasm, metered=metered)
 
     def _folders(self) -> list[Path]:
         return [path for path in self._root.iterdir() if _FINGERPRINT.fullmatch(path.name) and path.is_dir()]
@@ -188,25 +212,31 @@ class CodeCache:
 
     def _compiled(self, base: Path, fingerprint: str, wasm: Path, *, metered: bool) -> CompiledCode:
         make_private_directory(base.parent)
-        output = base.with_name(_TEMPORARY_PREFIX + secrets.token_hex(8))
-        try:
-            compilation = self._compile(base.name, wasm, output, metered=metered)
+        self._remove_pair(base)  # nobody believes it, and what takes its place may need its room
+        output = base.with_name(f"{MAKING_PREFIX}{self.seat.worker}-{secrets.token_hex(8)}")
+        # What is under way is counted from before it is written until it is published, or gone.
+        with contextlib.ExitStack() as counted:
+            counted.callback(output.unlink, missing_ok=True)
+            compilation = self._compile(
+                base.name, wasm, output, metered=metered,
+                admit=lambda size: counted.enter_context(self._room_for(size)),
+            )  # fmt: skip
             with disk_full_refused():
                 statement = self._describe(base.name, fingerprint, output, compilation)
                 self._publish(base, output, statement)
-        finally:
-            output.unlink(missing_ok=True)
         # An artifact's removal takes its bytes before its code: either it saw our code, or we see that here.
         if not wasm.exists():
             self._remove_pair(base)
             raise _gone(base.name)
         return CompiledCode(_code_of(base), statement.module, statement.compile_time_ms)
 
-    def _compile(self, digest: str, wasm: Path, output: Path, *, metered: bool) -> Compilation:
+    def _compile(
+        self, digest: str, wasm: Path, output: Path, *, metered: bool, admit: Callable[[int], object]
+    ) -> Compilation:
         if not wasm.exists():
             raise _gone(digest)
         try:
-            return self._compiler.compile(wasm, output, metered=metered)
+            return self._compiler.compile(wasm, output, metered=metered, admit=admit)
         except ArtifactError as error:
             if wasm.exists():
                 raise
@@ -227,58 +257,60 @@ class CodeCache:
         code, sidecar = _code_of(base), _sidecar_of(base)
         content = sealed(statement, self._opened())
         with (
-            self._room_for(base, statement.size_bytes + len(content)),
+            self._room_for(len(content)),
             written_sealed(output.with_suffix(".json"), content) as new_sidecar,
-            self._lock,
+            self._changing(base),
         ):
             # Until the sidecar has followed, the code is not what the old one states, and nobody believes it.
             output.replace(code)
             new_sidecar.replace(sidecar)
-            self._verified[code] = (_identity(code), statement.code_seal)
-            self._account(base)
+            known = (_identity(code), statement.code_seal)
+            with self._lock:
+                self._verified[code] = known
 
-    @contextmanager
-    def _room_for(self, base: Path, size: int) -> Iterator[None]:
-        with self._lock:
-            growth = size - sum(self._sizes.get(path, 0) for path in (_code_of(base), _sidecar_of(base)))
-        # Counted from its admission until it is published, when it is counted as what is on disk.
-        with self._admitting:
-            self._count(growth)
+    @contextlib.contextmanager
+    def _room_for(self, size: int) -> Iterator[None]:
+        with self.locks.held(Key.ROOM):
+            self.seat.count(Account.COMPILATIONS, size)
             try:
                 self._check_room()
             except BaseException:
-                self._count(-growth)
+                self.seat.count(Account.COMPILATIONS, -size)
                 raise
         try:
             yield
         finally:
-            self._count(-growth)
-
-    def _count(self, growth: int) -> None:
-        with self._lock:
-            self._total += growth
+            self.seat.count(Account.COMPILATIONS, -size)
 
     def _remove_pair(self, base: Path) -> None:
-        with self._lock:
+        with self._changing(base):
             _sidecar_of(base).unlink(missing_ok=True)
             _code_of(base).unlink(missing_ok=True)
-            self._verified.pop(_code_of(base), None)
-            self._account(base)
+            with self._lock:
+                self._verified.pop(_code_of(base), None)
 
     def _take_stock(self, folder: Path) -> None:
         for path in list(folder.iterdir()):
-            if path.name.startswith(_TEMPORARY_PREFIX):
+            if path.name.startswith(MAKING_PREFIX):
                 path.unlink()
             else:
-                with self._lock:
-                    self._account(path.with_suffix(""))
+                self._sizes[path] = path.stat().st_size
 
-    def _account(self, base: Path) -> None:
-        for path in (_code_of(base), _sidecar_of(base)):
-            size = path.stat().st_size if path.exists() else 0
-            self._total += size - self._sizes.pop(path, 0)
-            if size:
-                self._sizes[path] = size
+    @contextlib.contextmanager
+    def _changing(self, base: Path) -> Iterator[None]:
+        """Change a pair of files, and count what there is of it afterwards."""
+        paths = (_code_of(base), _sidecar_of(base))
+        with self.locks.held(Key.CODE):
+            if self.seat.board.is_shared:  # another worker may have changed it since we did
+                counted = sum(map(_size_of, paths))
+            else:
+                counted = sum(self._sizes.pop(path, 0) for path in paths)
+            try:
+                yield
+            finally:
+                sizes = {path: _size_of(path) for path in paths}
+                self._sizes |= {path: size for path, size in sizes.items() if size}
+                self.seat.count(Account.CODE, sum(sizes.values()) - counted)
 
     def _opened(self) -> Seal:
         assert self._seal is not None, "the code cache is used before it was opened"
@@ -291,6 +323,16 @@ def _code_of(base: Path) -> Path:
 
 def _sidecar_of(base: Path) -> Path:
     return base.with_name(base.name + ".json")
+
+
+def _flight_of(base: Path) -> int:
+    """The key of the lock of who compiles it: far from the others'."""
+    name = f"{base.parent.name}/{base.name}".encode()
+    return 1 << 62 | int.from_bytes(hashlib.sha256(name).digest()[:7], "big")
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _identity(path: Path) -> Identity:

@@ -1,47 +1,47 @@
-"""How many bytes may be on disk: what is stored, and what uploads have written so far."""
+"""How many bytes may be on disk: artifacts, their machine code, and what uploads have written so far."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
+from spear_wasm.artifacts.file_lock import FileLocks, Key
+from spear_wasm.board import Account, Seat
 from spear_wasm.errors import StorageFull
 from spear_wasm.units import format_size
 
 
 class DiskBudget:
-    """Bytes taken, never more than `limit`.
+    """Bytes taken by all processes of the server, never more than `limit`.
 
-    `elsewhere` measures bytes that count too but are not taken here (compiled code, whose size is known once it
-    is there): whoever adds to them asks `check` afterwards, and takes them away again where they are refused.
+    Who adds to the machine code holds Key.ROOM, counts the bytes on the board, then asks `check`, and counts them no
+    longer where they are refused.
     """
 
-    def __init__(self, limit: int, elsewhere: Callable[[], int]) -> None:
+    def __init__(self, limit: int, seat: Seat, locks: FileLocks) -> None:
         self._limit = limit
-        self._elsewhere = elsewhere
-        self._lock = threading.Lock()  # guards: _taken
-        self._taken = 0
+        self._seat = seat
+        self._locks = locks
 
     def take(self, count: int) -> None:
-        """Take `count` bytes, which `give_back` returns.
+        """Take `count` bytes for an upload, which `give_back` or `keep` ends.
 
         Raises:
             StorageFull: there is no room for them; nothing is taken.
         """
-        elsewhere = self._elsewhere()
-        with self._lock:
-            self._refuse(self._taken + elsewhere + count)
-            self._taken += count
-
-    def take_unasked(self, count: int) -> None:
-        """Count bytes that are on disk already, room or not."""
-        with self._lock:
-            self._taken += count
+        with self._locks.held(Key.ROOM):
+            self._refuse(self.taken() + count)
+            self._seat.count(Account.UPLOADS, count)
 
     def give_back(self, count: int) -> None:
         """Return bytes that were taken."""
-        with self._lock:
-            self._taken -= count
+        self._seat.count(Account.UPLOADS, -count)
+
+    def keep(self, count: int) -> None:
+        """What was taken for an upload is an artifact's from now on."""
+        self._seat.count(Account.ARTIFACTS, count)
+        self._seat.count(Account.UPLOADS, -count)
+
+    def count_artifacts(self, growth: int) -> None:
+        """Artifacts are found to be there, room or not, or have gone."""
+        self._seat.count(Account.ARTIFACTS, growth)
 
     def check(self, count: int) -> None:
         """StorageFull if there is no room for `count` bytes now; takes nothing."""
@@ -49,9 +49,7 @@ class DiskBudget:
 
     def taken(self) -> int:
         """Bytes on disk now."""
-        elsewhere = self._elsewhere()
-        with self._lock:
-            return self._taken + elsewhere
+        return sum(map(self._seat.total, Account))
 
     def _refuse(self, wanted: int) -> None:
         if wanted > self._limit:

@@ -2,7 +2,8 @@
 
 Below the data directory:
 
-    lock                       held by the one process that uses it
+    lock                       held by the one process that uses it, or by a supervisor and its workers
+    locks                      what those processes do one at a time
     catalog.db                 names, versions, labels, and what the modules say about themselves
     artifacts/<digest>.wasm    the bytes, never written again
     uploads/                   bytes that are on their way
@@ -22,14 +23,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from spear_wasm.artifacts.catalog import Catalog, Description, Entry, Removal, StoredArtifact
-from spear_wasm.artifacts.code_cache import CodeCache
+from spear_wasm.artifacts.code_cache import MAKING_PREFIX, CodeCache
 from spear_wasm.artifacts.directory_lock import DirectoryLock
 from spear_wasm.artifacts.disk_budget import DiskBudget
+from spear_wasm.artifacts.file_lock import Key
 from spear_wasm.artifacts.files import make_directory, make_private_directory, sync_directory
 from spear_wasm.artifacts.references import (
     Reference,
@@ -40,6 +43,7 @@ from spear_wasm.artifacts.references import (
     quoted,
 )
 from spear_wasm.artifacts.upload import TEMPORARY_PREFIX, StagedBytes, Upload, UploadHeader, refuse_too_large
+from spear_wasm.board import News
 from spear_wasm.config import ArtifactsConfig
 from spear_wasm.errors import (
     ArtifactDeleted,
@@ -48,6 +52,7 @@ from spear_wasm.errors import (
     InvalidRequest,
     TooManyUploads,
 )
+from spear_wasm.model import ModuleInfo
 
 __all__ = ["ArtifactStore", "StoredArtifact", "Upload"]
 
@@ -63,37 +68,48 @@ _MAX_SEQUENCE = (1 << 63) - 1
 class ArtifactStore:
     """Stores artifacts in `directory`, within the bounds of `config`. Blocks; thread-safe; a context manager.
 
-    It opens the code cache, which must have the same directory. Files that a crash left behind are removed,
-    and rows whose files are gone.
+    It opens the code cache, which must have the same directory, and has the same seat on the board. `check_linkable`
+    raises what the uploader of a module is told that nobody here could run. Files that a crash left behind are
+    removed, and rows whose files are gone: by the process that has the first seat, before there are others. One that
+    has the directory to itself holds its lock, too.
 
     Raises:
         ConfigurationError: another process has the directory, or what is in it cannot be used.
     """
 
-    def __init__(self, directory: Path, config: ArtifactsConfig, code: CodeCache) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: ArtifactsConfig,
+        code: CodeCache,
+        check_linkable: Callable[[ModuleInfo], object],
+    ) -> None:
         self._config = config
         self._code = code
+        self._check_linkable = check_linkable
         self._files = directory / "artifacts"
         self._uploads = directory / "uploads"
         self._slots = threading.BoundedSemaphore(config.max_uploads)
-        self._budget = DiskBudget(config.max_disk, elsewhere=code.bytes_on_disk)
-        # guards: that rows and files change together, _finishing and _generation. Held while a file is renamed
-        # or removed and its row committed, but never while anything is compiled, hashed or received.
-        self._changing = threading.Lock()
-        self._generation = 0
-        self._finishing: Counter[str] = Counter()  # uploads that are compiling or publishing, by digest
+        self._seat = code.seat
+        self._budget = DiskBudget(config.max_disk, code.seat, code.locks)
+        # guards: that rows and files change together, and _finishing. Held while a file is renamed or removed and its
+        # row committed, but never while anything is compiled, hashed or received.
+        self._changing = partial(code.locks.held, Key.ARTIFACTS)
+        self._finishing: Counter[str] = Counter()  # uploads that are compiling or publishing here, by digest
         with contextlib.ExitStack() as opened:
             make_directory(directory)
-            opened.enter_context(DirectoryLock(directory))
+            if not code.seat.board.is_shared:
+                opened.enter_context(DirectoryLock(directory))
             code.open(check_room=lambda: self._budget.check(0))
             self._catalog = Catalog(directory / "catalog.db")
             opened.callback(self._catalog.close)
-            self._reconcile()
+            if not code.seat.number:
+                self._reconcile()
             self._resources = opened.pop_all()
 
     def close(self) -> None:
         """Let go of the directory; uploads that are under way fail. Again is harmless."""
-        with self._changing:
+        with self._changing():
             self._resources.close()
 
     def __enter__(self) -> Self:
@@ -135,6 +151,7 @@ class ArtifactStore:
             return Upload(
                 header,
                 self._uploads,
+                self._seat.worker,
                 max_artifact=self._config.max_artifact,
                 budget=self._budget,
                 publish=self._publish,
@@ -151,7 +168,7 @@ class ArtifactStore:
             InvalidRequest: the reference or the version is malformed, or they name different versions.
             ArtifactNotFound: there is none.
         """
-        return self._find(parse_reference(reference).at(version))
+        return self.find(parse_reference(reference).at(version))
 
     def get(self, digest: str) -> StoredArtifact:
         """The artifact of a digest, under the name that it was uploaded with last.
@@ -159,7 +176,7 @@ class ArtifactStore:
         Raises:
             ArtifactNotFound: there is none.
         """
-        return self._find(Reference(digest=parse_checksum(digest)))
+        return self.find(Reference(digest=parse_checksum(digest)))
 
     def list(self, prefix: str, page_size: int, page_token: str) -> tuple[list[StoredArtifact], str]:
         """A page of artifacts whose names begin with `prefix`, as they were created, and the next token.
@@ -197,12 +214,16 @@ class ArtifactStore:
                 raise ArtifactInUse(
                     f"tasks refer to {wanted}; delete them first, or force", digest=removal.digest
                 )
-            with self._changing:
+            with self._changing():
                 # False: names came or went since we asked, so that the question was another one.
                 if self._catalog.remove(removal):
-                    self._generation += 1
                     self._discard(removal)
+                    self._seat.tell(News.NAMES)
                     return
+
+    def has(self, digest: str) -> bool:
+        """Whether there is an artifact of that digest."""
+        return self._catalog.has(parse_checksum(digest))
 
     def path(self, digest: str) -> Path:
         """The file that holds an artifact's bytes.
@@ -217,15 +238,20 @@ class ArtifactStore:
         return path
 
     @property
-    def generation(self) -> int:
+    def generation(self) -> bytes:
         """Changes whenever a name may have come to mean another digest, or none."""
-        return self._generation
+        return self._seat.heard(News.NAMES)
 
     def counts(self) -> tuple[int, int]:
         """How many artifacts there are, and bytes on disk: theirs, their machine code's, those of uploads."""
         return self._catalog.count(), self._budget.taken()
 
-    def _find(self, reference: Reference) -> StoredArtifact:
+    def find(self, reference: Reference) -> StoredArtifact:
+        """The artifact that a parsed reference means.
+
+        Raises:
+            ArtifactNotFound: there is none.
+        """
         found = self._catalog.find(reference)
         if found is None:
             raise _not_found(reference)
@@ -240,13 +266,14 @@ class ArtifactStore:
         entry = Entry(header.name, version, staged.digest, header.labels, created_at=int(time.time() * 1000))
         with self._code_kept_while_finishing(staged.digest):
             description = self._catalog.describe(staged.digest) or self._compile(staged)
-            with self._changing:
+            with self._changing():
                 created = self._enter(entry, description, staged)
-                self._generation += 1
-                return self._find(Reference(name=entry.name, version=version, digest=staged.digest)), created
+                self._seat.tell(News.NAMES)
+                return self.find(Reference(name=entry.name, version=version, digest=staged.digest)), created
 
     def _compile(self, staged: StagedBytes) -> Description:
         compiled = self._code.load(staged.digest, staged.path, metered=False)
+        self._check_linkable(compiled.module)
         return Description(staged.size_bytes, compiled.compile_time_ms, compiled.module)
 
     def _enter(self, entry: Entry, description: Description, staged: StagedBytes) -> bool:
@@ -267,17 +294,18 @@ class ArtifactStore:
         if not removal.last:
             return
         self._file_of(removal.digest).unlink(missing_ok=True)
-        self._budget.give_back(removal.size_bytes)
+        self._budget.count_artifacts(-removal.size_bytes)
         self._remove_unneeded_code(removal.digest)
+        self._seat.tell(News.REMOVALS)
 
     @contextlib.contextmanager
     def _code_kept_while_finishing(self, digest: str) -> Iterator[None]:
-        with self._changing:
+        with self._changing():
             self._finishing[digest] += 1
         try:
             yield
         finally:
-            with self._changing:
+            with self._changing():
                 self._finishing[digest] -= 1
                 self._finishing += Counter()  # drops what is at zero
                 self._remove_unneeded_code(digest)
@@ -300,7 +328,14 @@ class ArtifactStore:
         for digest in on_disk.keys() - kept:
             self._file_of(digest).unlink()
         self._code.retain(kept)
-        self._budget.take_unasked(sum(size for _, size in whole))
+        self._budget.count_artifacts(sum(size for _, size in whole))
+
+
+def remove_leftovers(directory: Path, worker: int) -> None:
+    """Remove what a worker has left in a data directory that has died: halves of uploads and of compilations."""
+    for folder, prefix in ((directory / "uploads", TEMPORARY_PREFIX), (directory / "code", MAKING_PREFIX)):
+        for left in folder.rglob(f"{prefix}{worker}-*"):
+            left.unlink(missing_ok=True)
 
 
 def _artifact_files(directory: Path) -> dict[str, int]:

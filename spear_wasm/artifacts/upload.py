@@ -31,6 +31,7 @@ MAX_LABELS = 32
 MAX_LABEL_KEY_BYTES = 128
 MAX_LABEL_VALUE_BYTES = 1024
 TEMPORARY_PREFIX = "upload-"
+"""What the names of such files begin with; the number of the worker whose upload it is follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Upload:
         self,
         header: UploadHeader,
         directory: Path,
+        worker: int,
         *,
         max_artifact: int,
         budget: DiskBudget,
@@ -105,7 +107,7 @@ class Upload:
         self._size = 0
         self._taken = 0  # of the budget, not yet given back
         with disk_full_refused():
-            descriptor, path = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=directory)
+            descriptor, path = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{worker}-", dir=directory)
         self._path = Path(path)
         # Unbuffered: nothing is left to be written, and to fail, when a broken-off upload is closed.
         self._file: FileIO | None = FileIO(descriptor, "wb")
@@ -135,6 +137,7 @@ class Upload:
             ChecksumMismatch: the bytes are not the ones that the header announced.
             InvalidArtifact: they are no module that this server runs.
             CompileRefused: compiling them took more than one upload may take.
+            UnlinkableArtifact: they import what no runtime of this server provides.
             VersionExists: the name and version exist with other bytes.
             StorageFull: there is no room for one more artifact.
             ValueError: the upload is over.
@@ -142,7 +145,8 @@ class Upload:
         with self._turn, self._closed_on_error(), disk_full_refused():
             stored, created = self._publish(self._header, self._staged(self._open_file()))
             if created:
-                self._taken = 0  # it belongs to the artifact now
+                self._budget.keep(self._taken)
+                self._taken = 0
             self.close()
             return stored, created
 

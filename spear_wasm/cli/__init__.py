@@ -10,6 +10,7 @@ import click
 
 from spear_wasm.cli import exit_codes
 from spear_wasm.cli.artifacts import list_artifacts, push, rm
+from spear_wasm.cli.bench import bench
 from spear_wasm.cli.call import call
 from spear_wasm.cli.completion import PROGRAM, completion
 from spear_wasm.cli.configuration import config
@@ -69,8 +70,8 @@ def commands() -> None:
 
 
 _COMMANDS = (
-    serve, config, push, list_artifacts, inspect, rm, call, get, logs, cancel, executions, run, tasks, health, stats,
-    completion,
+    serve, config, push, list_artifacts, inspect, rm, call, get, logs, cancel, executions, run, bench, tasks, health,
+    stats, completion,
 )  # fmt: skip
 
 

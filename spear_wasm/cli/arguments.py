@@ -9,26 +9,56 @@ import os
 import re
 import sys
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import TypeAlias
 
 import click
 
 from spear_wasm.cli.options import Command, duration, size, utf8
+from spear_wasm.cli.runtime_config import runtime_config_of
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import Json
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
+PROGRAM = "_start"
+"""The function of a program, which is meant where none is named."""
+
+Named: TypeAlias = "dict[str, Json | bytes]"
+
+
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """What a function is called with; `timeout` in seconds, None for the task's own."""
+    """What a function is called with; `timeout` in seconds, None for the task's own.
+
+    `runtime_config` is of the task that is to be called.
+    """
 
     positional: tuple[Json | bytes, ...]
-    named: dict[str, Json]
+    named: Named
+    stdin: bytes | None
+    environment: dict[str, str]
     timeout: float | None
     limits: ResourceLimits
+    runtime_config: dict[str, Json]
+
+    def meant(self, word: str, functions: Container[str]) -> tuple[str, CallArguments]:
+        """The function to call, and with what: a program's first argument stands where others have a function."""
+        if word in functions or PROGRAM not in functions:
+            return word, self
+        return PROGRAM, replace(self, positional=(word, *self.positional))
+
+    def of(self, function: str) -> tuple[tuple[Json | bytes, ...], Named]:
+        """The arguments by position and those by name, with standard input where that function expects it."""
+        if self.stdin is None:
+            return self.positional, self.named
+        if function == PROGRAM:
+            return self.positional, {**self.named, "stdin": self.stdin}
+        if self.positional:
+            raise click.UsageError("ARGS and --stdin exclude each other: only a program takes both")
+        return (self.stdin,), self.named
 
 
 class FunctionCommand(click.Command):
@@ -59,7 +89,7 @@ def call_options(command: Command) -> Command:
     """ARGS and all that goes with them. Arrives as `call`, a CallArguments."""
 
     @functools.wraps(command)
-    def collected(
+    def collected(  # noqa: PLR0913  one parameter for each option
         *,
         arguments: tuple[str, ...],
         document: str | None,
@@ -69,6 +99,10 @@ def call_options(command: Command) -> Command:
         fuel: int | None,
         max_memory: int | None,
         max_cpu_time: float | None,
+        environment: tuple[str, ...],
+        settings: tuple[str, ...],
+        directories: tuple[str, ...],
+        writable_directories: tuple[str, ...],
         **rest: object,
     ) -> None:
         positional, named = _input_of(arguments, document, stdin=stdin)
@@ -77,8 +111,11 @@ def call_options(command: Command) -> Command:
             max_fuel=fuel or 0,
             max_cpu_time_ms=math.ceil((max_cpu_time or 0) * 1000),
         )
-        named |= _named(parameters, taken=named)
-        command(call=CallArguments(positional, named, timeout, limits), **rest)
+        named |= _pairs(parameters, "-p", taken=named)
+        content = sys.stdin.buffer.read() if stdin else None
+        variables = _pairs(environment, "--env")
+        config = runtime_config_of(settings, directories, writable_directories)
+        command(call=CallArguments(positional, named, content, variables, timeout, limits, config), **rest)
 
     decorated: Command = collected
     for option in reversed(_OPTIONS):
@@ -88,18 +125,16 @@ def call_options(command: Command) -> Command:
 
 def _input_of(
     arguments: tuple[str, ...], document: str | None, *, stdin: bool
-) -> tuple[tuple[Json | bytes, ...], dict[str, Json]]:
+) -> tuple[tuple[Json | bytes, ...], Named]:
     """The arguments by position and those by name."""
-    if bool(arguments) + (document is not None) + stdin > 1:
-        raise click.UsageError("ARGS, -i and --stdin exclude each other")
-    if stdin:
-        return (sys.stdin.buffer.read(),), {}
+    if document is not None and (arguments or stdin):
+        raise click.UsageError("-i excludes ARGS and --stdin")
     if document is None:
         return tuple(map(_as_typed, arguments)), {}
     value = _parsed(document)
     if isinstance(value, list):
         return tuple(value), {}
-    return ((), value) if isinstance(value, dict) else ((value,), {})
+    return ((), {**value}) if isinstance(value, dict) else ((value,), {})
 
 
 def _as_typed(argument: str) -> str | bytes:
@@ -119,16 +154,17 @@ def _parsed(document: str) -> Json:
     return value
 
 
-def _named(parameters: Iterable[str], taken: Container[str]) -> dict[str, Json]:
-    named: dict[str, Json] = {}
-    for parameter in parameters:
-        name, equals, value = parameter.partition("=")
+def _pairs(texts: Iterable[str], option: str, taken: Container[str] = ()) -> dict[str, str]:
+    """What an option says again and again, as NAME=VALUE."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{parameter!r} is not NAME=VALUE", param_hint="'-p'")
-        if name in named or name in taken:
-            raise click.BadParameter(f"{name!r} is given twice", param_hint="'-p'")
-        named[name] = value
-    return named
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=f"'{option}'")
+        if name in pairs or name in taken:
+            raise click.BadParameter(f"{name!r} is given twice", param_hint=f"'{option}'")
+        pairs[name] = value
+    return pairs
 
 
 _OPTIONS: tuple[Callable[[Command], Command], ...] = (
@@ -137,10 +173,30 @@ _OPTIONS: tuple[Callable[[Command], Command], ...] = (
         "-i", "--input", "document", metavar="JSON", type=utf8,
         help="Arguments as JSON: an array by position, an object by name, anything else the only one.",
     ),
-    click.option("--stdin", is_flag=True, help="The bytes of standard input are the only argument."),
+    click.option(
+        "--stdin", is_flag=True,
+        help="The bytes of standard input are the only argument; a program has them as its own standard input.",
+    ),
     click.option(
         "-p", "--param", "parameters", metavar="NAME=VALUE", type=utf8, multiple=True,
         help="An argument by name. Repeatable.",
+    ),
+    click.option(
+        "--env", "environment", metavar="NAME=VALUE", type=utf8, multiple=True,
+        help="A variable of the guest's environment. Repeatable.",
+    ),
+    click.option(
+        "--set", "settings", metavar="KEY=VALUE", type=utf8, multiple=True,
+        help="A key of the task's runtime_config, or KEY.NAME of an object in it; VALUE is JSON or else text. "
+        "Repeatable.",
+    ),
+    click.option(
+        "--dir", "directories", metavar="PATH[::AS]", type=utf8, multiple=True,
+        help="A directory of the host's for a WASI guest to read, which it knows as AS. Repeatable.",
+    ),
+    click.option(
+        "--writable-dir", "writable_directories", metavar="PATH[::AS]", type=utf8, multiple=True,
+        help="The same to write in, too. Repeatable.",
     ),
     click.option(
         "--timeout", metavar="DURATION", type=duration,

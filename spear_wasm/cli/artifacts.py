@@ -1,4 +1,4 @@
-"""`spear-wasm push`, `list` and `rm`: which modules a server has."""
+"""`spear-wasm push`, `list` and `rm`: which modules a server has, and away with them, or with tasks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from spear_wasm.cli.files import source_of
-from spear_wasm.cli.options import address_option, format_option, utf8
+from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output, printable
-from spear_wasm.client import Client
 from spear_wasm.units import format_size
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("name", metavar="[NAME[:VERSION]]", type=utf8, required=False)
-@address_option
+@server_options
 @format_option
-def push(file: Path, name: str | None, address: str, output: Output) -> None:
+def push(file: Path, name: str | None, server: Server, output: Output) -> None:
     """Upload a module.
 
     FILE is binary or text. NAME is the file's own without its suffix, unless it is given; VERSION is the
@@ -28,7 +27,7 @@ def push(file: Path, name: str | None, address: str, output: Output) -> None:
     """
     name, _, version = (name or file.stem).partition(":")
     source = source_of(file)
-    with Client(address) as client, _progress_of(output, name) as progress:
+    with server.connect() as client, _progress_of(output, name) as progress:
         bar = progress.add_task("", total=None)
         answer = client.upload(
             source,
@@ -47,14 +46,14 @@ def push(file: Path, name: str | None, address: str, output: Output) -> None:
 
 @click.command("list")
 @click.argument("prefix", type=utf8, default="")
-@address_option
+@server_options
 @format_option
-def list_artifacts(prefix: str, address: str, output: Output) -> None:
+def list_artifacts(prefix: str, server: Server, output: Output) -> None:
     """List artifacts, oldest first.
 
     PREFIX is what their names begin with.
     """
-    with Client(address) as client:
+    with server.connect() as client:
         artifacts = list(client.artifacts(prefix))
     if output.json:
         output.document({"artifacts": artifacts})
@@ -76,16 +75,22 @@ def list_artifacts(prefix: str, address: str, output: Output) -> None:
 
 @click.command()
 @click.argument("reference", metavar="REF", type=utf8)
-@click.option("--force", is_flag=True, help="Although tasks refer to it; they fail from then on.")
-@address_option
+@click.option("--task", "is_task", is_flag=True, help="REF is a task, by its name or ID.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Although tasks refer to it, which fail from then on; a task although it has executions, which end.",
+)
+@server_options
 @format_option
-def rm(*, reference: str, force: bool, address: str, output: Output) -> None:
-    """Remove an artifact.
+def rm(*, reference: str, is_task: bool, force: bool, server: Server, output: Output) -> None:
+    """Remove an artifact, or a task.
 
     REF is NAME, NAME:VERSION or sha256:HEX.
     """
-    with Client(address) as client:
-        deleted = client.delete_artifact(reference, force=force)
+    with server.connect() as client:
+        delete = client.delete_task if is_task else client.delete_artifact
+        deleted = delete(reference, force=force)
     if output.json:
         output.document({"deleted": deleted})
     else:

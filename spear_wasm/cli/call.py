@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from spear_wasm.cli import exit_codes
-from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
-from spear_wasm.cli.options import address_option, format_option, utf8
+from spear_wasm.cli.arguments import PROGRAM, CallArguments, FunctionCommand, call_options
+from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output
 from spear_wasm.cli.results import result_option, show_result, show_stream_end
 from spear_wasm.cli.streaming import show_messages
-from spear_wasm.client import CallResult, Client
+from spear_wasm.client import CallResult, Client, TaskTerms
 
 
 @click.command(cls=FunctionCommand)
 @click.argument("reference", metavar="REF", type=utf8)
-@click.argument("function", type=utf8)
+@click.argument("function", type=utf8, default=PROGRAM)
 @call_options
 @click.option(
     "--retries",
@@ -25,6 +26,14 @@ from spear_wasm.client import CallResult, Client
     default=0,
     metavar="N",
     help="Attempts after the first, for faults of the server and what else the task retries.",
+)
+@click.option(
+    "--task",
+    "task_name",
+    type=utf8,
+    default="",
+    metavar="NAME",
+    help="A name for the task that is made of REF and what --set says; it has one unless said.",
 )
 @click.option(
     "--async",
@@ -39,7 +48,7 @@ from spear_wasm.client import CallResult, Client
     help="Print what the function emits while it runs; its result is told on standard error.",
 )
 @result_option
-@address_option
+@server_options
 @format_option
 @click.pass_context
 def call(  # noqa: PLR0913  one parameter for each option
@@ -49,74 +58,82 @@ def call(  # noqa: PLR0913  one parameter for each option
     function: str,
     call: CallArguments,
     retries: int,
+    task_name: str,
     mode: str | None,
     result_file: Path | None,
-    address: str,
+    server: Server,
     output: Output,
 ) -> None:
-    """Call a function of an artifact.
+    """Call a function of an artifact, or a program with ARGS.
 
-    REF is NAME, NAME:VERSION or sha256:HEX. Whether one of the ARGS is a number or text, the function's
-    signature decides; behind `--` none of them is taken for an option. The result goes to standard output;
-    logs, costs and errors go to standard error. With --stream, standard output gets what the function emits, and
-    as JSON a document of a line for each message and one for the end.
+    REF is NAME, NAME:VERSION or sha256:HEX. Of a program, what is no function's name is the first of the ARGS. Whether
+    one of the ARGS is a number or text, the function's signature decides; behind `--` none of them is taken for an
+    option. The result goes to standard output; logs, costs and errors go to standard error. With --stream, standard
+    output gets what the function emits, and as JSON a document of a line for each message and one for the end.
     """
-    if mode == "async":
-        _submit(reference, function, call, address, output, retries=retries)
-        return
-    if mode == "stream":
-        if retries:
-            raise click.UsageError(
-                "--retries and --stream exclude each other: what was emitted cannot be taken back"
-            )
-        result = _stream(reference, function, call, address, output)
-        show_stream_end(output, result, result_file)
-        context.exit(exit_codes.of_result(result))
-    with Client(address) as client, output.waiting(f"waiting for {function}"):
-        result = client.call(
-            reference,
-            function,
-            *call.positional,
-            parameters=call.named,
-            timeout=call.timeout,
-            limits=call.limits,
-            max_retries=retries,
-            check=False,
-        )
-    show_result(output, result, result_file)
+    with server.connect() as client:
+        if function != PROGRAM:
+            known = client.artifact(reference).functions
+            function, call = call.meant(function, {each.name for each in known})
+        wanted = _Wanted(client, reference, function, call, retries, task_name)
+        if mode == "async":
+            _submit(wanted, output)
+            return
+        if mode == "stream":
+            result = _stream(wanted, output)
+            show_stream_end(output, result, result_file)
+        else:
+            result = _wait(wanted, output)
+            show_result(output, result, result_file)
     context.exit(exit_codes.of_result(result))
 
 
-def _stream(reference: str, function: str, call: CallArguments, address: str, output: Output) -> CallResult:
-    with (
-        Client(address) as client,
-        client.stream(
-            reference,
-            function,
-            *call.positional,
-            parameters=call.named,
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A call that is to be made."""
+
+    client: Client
+    reference: str
+    function: str
+    call: CallArguments
+    retries: int
+    task_name: str
+
+    def terms(self) -> TaskTerms:
+        """Everything that is said beside the function and its arguments."""
+        call = self.call
+        return TaskTerms(
             timeout=call.timeout,
             limits=call.limits,
-            check=False,
-        ) as messages,
-    ):
+            environment=call.environment,
+            max_retries=self.retries,
+            runtime_config=call.runtime_config,
+            task_name=self.task_name,
+        )
+
+
+def _wait(wanted: _Wanted, output: Output) -> CallResult:
+    positional, named = wanted.call.of(wanted.function)
+    with output.waiting(f"waiting for {wanted.function}"):
+        return wanted.client.call(
+            wanted.reference, wanted.function, *positional, parameters=named, check=False, **wanted.terms()
+        )
+
+
+def _stream(wanted: _Wanted, output: Output) -> CallResult:
+    positional, named = wanted.call.of(wanted.function)
+    with wanted.client.stream(
+        wanted.reference, wanted.function, *positional, parameters=named, check=False, **wanted.terms()
+    ) as messages:
         show_messages(output, messages)
         return messages.result
 
 
-def _submit(
-    reference: str, function: str, call: CallArguments, address: str, output: Output, *, retries: int
-) -> None:
-    with Client(address) as client:
-        execution_id = client.submit(
-            reference,
-            function,
-            *call.positional,
-            parameters=call.named,
-            timeout=call.timeout,
-            limits=call.limits,
-            max_retries=retries,
-        )
+def _submit(wanted: _Wanted, output: Output) -> None:
+    positional, named = wanted.call.of(wanted.function)
+    execution_id = wanted.client.submit(
+        wanted.reference, wanted.function, *positional, parameters=named, **wanted.terms()
+    )
     if output.json:
         output.document({"execution_id": execution_id})
     else:

@@ -12,6 +12,12 @@ from spear_wasm.cli.options import Command, format_option
 from spear_wasm.cli.output import Output
 from spear_wasm.config_sources import EffectiveConfig, effective_config, keys, written
 
+SHORT_FLAGS = {
+    f"server.{name}": "--" + name.replace("_", "-")
+    for name in ("workers", "tls_cert", "tls_key", "tls_client_ca", "token_file")
+}
+"""Flags under which what everybody asks for is found; the long ones do the same."""
+
 
 def config_options(command: Command) -> Command:
     """`--config` and a flag for every key. Arrives as `configuration`, an EffectiveConfig."""
@@ -26,7 +32,7 @@ def config_options(command: Command) -> Command:
     for key in reversed(list(keys().values())):
         # The environment is read by the configuration itself, which can tell a variable from a flag.
         decorated = click.option(
-            key.flag,
+            *(flag for flag in (SHORT_FLAGS.get(key.name), key.flag) if flag),
             _parameter_of(key.name),
             metavar=key.takes,
             allow_from_autoenv=False,

@@ -1,6 +1,6 @@
 """A tour: `python -m spear_wasm.cli.demo` in a checkout, or `make demo`.
 
-Starts a server of its own, uploads modules of fixtures/wasm, calls them, has some stopped that misbehave, and
+Starts a server of its own, uploads modules of fixtures/, calls them, has some stopped that misbehave, and
 shows what everything cost. Exits with 0 if all of it went as it should, with 1 otherwise.
 """
 
@@ -34,7 +34,9 @@ from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ErrorCode
 from spear_wasm.units import format_duration, format_size
 
-MODULES = Path(__file__).parents[2] / "fixtures" / "wasm"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+KINDS = {"program": "wasi", "vowels": "extism", "http": "components"}
+"""Where modules are that are not plain ones: a WASI program, an Extism plug-in, a component that answers HTTP."""
 PICTURE = Path("mandelbrot.png")
 START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 60.0, 30.0, 30.0
 MIB = 1 << 20
@@ -87,6 +89,11 @@ def shown_argument(argument: Argument) -> str:
     return text if len(text) <= 32 else f"{text[:30]}…"
 
 
+RESPONSE = {
+    "status": 200,
+    "headers": [["content-type", "text/plain"]],
+    "body": "SGVsbG8sIHdvcmxkIQo=",
+}
 GOOD_CALLS = (
     Call("calc", "add", (1, 2), value=3),
     Call("calc", "add64", (2**63 - 2, 1), value=2**63 - 1),
@@ -96,6 +103,14 @@ GOOD_CALLS = (
     Call("text", "upper", ("hello, world",), value=b"HELLO, WORLD"),
     Call("text", "word_count", ("to be\nor not to be\n",), value=b'{"lines":2,"words":6,"bytes":19}'),
     Call("sieve", "sieve", (1_000_000,), value=78_498),
+    Call("program", "_start", ("words",), named={"stdin": "to be or not to be"}, value=b"6\n"),
+    Call(
+        "vowels",
+        "count_vowels",
+        ("to be or not to be",),
+        value=b'{"count":6,"total":6,"vowels":"aeiouAEIOU"}',
+    ),
+    Call("http", "handle", ("/?from=demo",), value=RESPONSE),
 )
 
 BAD_CALLS = (
@@ -119,6 +134,7 @@ BAD_CALLS = (
     Call("hostile", "recurse", code=ErrorCode.TRAP_STACK_OVERFLOW, limit="the stack"),
     Call("calc", "divide", (1, 0), code=ErrorCode.TRAP_DIVIDE_BY_ZERO),
     Call("hostile", "outer", code=ErrorCode.TRAP_UNREACHABLE),
+    Call("program", "_start", ("sleep", 60_000), code=ErrorCode.TIMEOUT, timeout=0.25, limit="250 ms, asleep"),
 )  # fmt: skip
 
 
@@ -154,11 +170,13 @@ def tour(console: Console, client: Client) -> None:
 
 def uploads(client: Client) -> Table:
     """Upload the modules, and tell what the server has found in them."""
-    table = table_of("Uploaded", "module", "size", "functions", "compiled in")
+    table = table_of("Uploaded", "module", "runtime", "size", "functions", "compiled in")
     for name in dict.fromkeys(call.module for call in (*GOOD_CALLS, *BAD_CALLS)):
-        artifact = client.upload(MODULES / f"{name}.wasm", name=name).artifact
+        file = FIXTURES / KINDS.get(name, "wasm") / f"{name}.wasm"
+        artifact = client.upload(file, name=name).artifact
         table.add_row(
             f"{artifact.name}:{artifact.version}",
+            artifact.runtime_type,
             format_size(artifact.size_bytes),
             str(len(artifact.functions)),
             format_duration(artifact.compile_time_ms / 1000),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from spear_wasm.engine.binary import ModuleCeiling, inspect
+from spear_wasm.config import Config
+from spear_wasm.engine.binary import ModuleCeiling, inspect, is_component
 from spear_wasm.model import ModuleInfo
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -33,13 +35,38 @@ def binary_of(file: Path) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
-def inspected(module: bytes) -> ModuleInfo:
-    """What a module says about itself, whatever its size.
+def outline_of(module: bytes) -> ModuleInfo:
+    """What a module says about itself, whatever its size; of a component not what it imports and exports.
 
     Raises:
         InvalidArtifact: it is no module.
     """
     return inspect(module, _NO_CEILING)
+
+
+def inspected(module: bytes) -> ModuleInfo:
+    """All that can be known of a module. A component is compiled for that, within a server's limits.
+
+    Raises:
+        InvalidArtifact: it is no module.
+        CompileRefused: compiling the component took too much.
+    """
+    if is_component(module):
+        return _compiled(module)
+    return outline_of(module)
+
+
+def _compiled(component: bytes) -> ModuleInfo:
+    from spear_wasm.engine.compiler import Compiler  # noqa: PLC0415  loads wasmtime, which components alone need
+    from spear_wasm.host import engine_settings  # noqa: PLC0415  the same
+
+    config = Config()
+    settings = engine_settings(config, metered=False)
+    with tempfile.TemporaryDirectory(prefix="spear-wasm-inspect-") as folder:
+        wasm = Path(folder) / "component.wasm"
+        wasm.write_bytes(component)
+        compiler = Compiler(settings, settings, config.compile)
+        return compiler.compile(wasm, wasm.with_suffix(".cwasm"), metered=False).module
 
 
 def _is_text(file: Path) -> bool:

@@ -11,19 +11,29 @@ from pathlib import Path
 import click
 
 from spear_wasm.cli.files import binary_of, inspected
-from spear_wasm.cli.options import address_option, format_option, utf8
+from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output
-from spear_wasm.client import Client
 from spear_wasm.client.stubs import artifact_pb2
-from spear_wasm.model import WASM_PAGE_BYTES, Field, FunctionExport, ModuleInfo, Signature, ValueType
+from spear_wasm.config import RuntimeConfig
+from spear_wasm.errors import UnlinkableArtifact
+from spear_wasm.model import (
+    WASM_PAGE_BYTES,
+    ComponentInfo,
+    Field,
+    FunctionExport,
+    Import,
+    ModuleInfo,
+    Signature,
+    ValueType,
+)
 from spear_wasm.units import format_duration, format_size
 
 
 @click.command()
 @click.argument("subject", metavar="REF|FILE", type=utf8)
-@address_option
+@server_options
 @format_option
-def inspect(subject: str, address: str, output: Output) -> None:
+def inspect(subject: str, server: Server, output: Output) -> None:
     """Show what a module offers and needs.
 
     A FILE is read here, without a server. What exists as a file is taken for one; write NAME:VERSION to mean
@@ -33,7 +43,7 @@ def inspect(subject: str, address: str, output: Output) -> None:
     if file.is_file():
         _show_file(output, file)
         return
-    with Client(address) as client:
+    with server.connect() as client:
         _show_artifact(output, client.artifact(subject))
 
 
@@ -41,7 +51,7 @@ def _show_file(output: Output, file: Path) -> None:
     module = binary_of(file)
     info = inspected(module)
     digest = f"sha256:{hashlib.sha256(module).hexdigest()}"
-    functions = [_signature_of(export) for export in info.functions]
+    functions = _signatures_in(info)
     if output.json:
         described = asdict(info) | {"functions": [asdict(function) for function in functions]}
         output.document({"file": str(file), "digest": digest, "size_bytes": len(module), **described})
@@ -57,7 +67,7 @@ def _show_file(output: Output, file: Path) -> None:
     }
     output.facts(facts)
     _show_functions(output, [_text_of(it.name, it.params, it.results) for it in functions])
-    _show_imports(output, [(it.module, it.name, f"{it.kind} {it.type}") for it in info.imports])
+    _show_imports(output, [(it.module, it.name, _described(it)) for it in info.imports])
 
 
 def _show_artifact(output: Output, artifact: artifact_pb2.ArtifactInfo) -> None:
@@ -90,6 +100,23 @@ def _show_imports(output: Output, imports: Sequence[tuple[str, str, str]]) -> No
         output.table(("MODULE", "NAME", "TYPE"), imports)
 
 
+def _signatures_in(info: ModuleInfo) -> list[Signature]:
+    if info.component is not None:
+        return _signatures_of_component(info)
+    return [_signature_of(export) for export in info.functions]
+
+
+def _signatures_of_component(info: ModuleInfo) -> list[Signature]:
+    """What the runtime that runs it here makes of it; what it exports where none does."""
+    from spear_wasm.component_functions import callable_functions  # noqa: PLC0415  brings the engine: see `serve`
+    from spear_wasm.runtime import RuntimeManager  # noqa: PLC0415  the same
+
+    try:
+        return list(RuntimeManager(RuntimeConfig()).recognise(info).signatures(info))
+    except UnlinkableArtifact:
+        return [function.signature for function in callable_functions(info.component or ComponentInfo())]
+
+
 def _signature_of(export: FunctionExport) -> Signature:
     names = zip_longest(export.param_names, export.type.params, fillvalue="")
     params = tuple(Field(name, ValueType(kind)) for name, kind in names)
@@ -106,8 +133,13 @@ def _text_of(
     return f"{name}({taken}) -> {given or 'nothing'}"
 
 
+def _described(needed: Import) -> str:
+    """Its kind and its type; the types of components say both."""
+    return needed.type if needed.type.startswith(needed.kind) else f"{needed.kind} {needed.type}"
+
+
 def _memory_of(info: ModuleInfo) -> str:
-    if info.memory_export is None:
+    if not info.has_memory:
         return "none"
     least = format_size(info.memory_min_pages * WASM_PAGE_BYTES)
     if info.memory_max_pages is None:

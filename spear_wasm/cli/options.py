@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import click
 
 from spear_wasm.cli.output import Output
-from spear_wasm.client import DEFAULT_ADDRESS
+from spear_wasm.client import DEFAULT_ADDRESS, Client, Tls
 from spear_wasm.units import parse_duration, parse_size
 
 Command: TypeAlias = Callable[..., None]
@@ -48,9 +51,63 @@ def duration(text: str) -> float:
     return seconds
 
 
-def address_option(command: Command) -> Command:
-    """`--addr`: the server to speak to."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server to speak to, and how."""
+
+    address: str
+    tls: Tls | None
+    token: str
+
+    def connect(self) -> Client:
+        """A connection to it."""
+        return Client(self.address, tls=self.tls or False, token=self.token)
+
+
+def server_options(command: Command) -> Command:
+    """`--addr`, and what it takes to be let in there. Arrives as `server`."""
+
+    @functools.wraps(command)
+    def collected(
+        *,
+        address: str,
+        use_tls: bool,
+        authority: Path | None,
+        certificate: Path | None,
+        key: Path | None,
+        token_file: Path | None,
+        token: str,
+        **rest: object,
+    ) -> None:
+        tls = Tls(authority, certificate, key) if use_tls or authority or certificate or key else None
+        command(server=Server(address, tls, _token_from(token_file) if token_file else token), **rest)
+
+    decorated: Command = collected
+    for option in reversed(_SERVER_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _token_from(file: Path) -> str:
+    """The first token in a file like that of the server."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((line.strip() for line in lines if line.strip() and not line.startswith("#")), "")
+
+
+def _pem_option(flag: str, name: str, says: str) -> Callable[[Command], Command]:
     return click.option(
+        flag,
+        name,
+        metavar="FILE.pem",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar=f"SPEAR_WASM_{flag.removeprefix('--').replace('-', '_').upper()}",
+        show_envvar=True,
+        help=says,
+    )
+
+
+_SERVER_OPTIONS = (
+    click.option(
         "--addr",
         "address",
         metavar="HOST:PORT",
@@ -59,7 +116,25 @@ def address_option(command: Command) -> Command:
         envvar="SPEAR_WASM_ADDR",
         show_envvar=True,
         help="The server to ask.",
-    )(command)
+    ),
+    click.option(
+        "--tls", "use_tls", is_flag=True, envvar="SPEAR_WASM_TLS", show_envvar=True, help="Speak TLS."
+    ),
+    _pem_option(
+        "--tls-ca", "authority", "Authorities that may have signed the server's certificate; brings --tls."
+    ),
+    _pem_option("--tls-client-cert", "certificate", "One's own certificate, for servers that ask for it."),
+    _pem_option("--tls-client-key", "key", "Its key."),
+    click.option(
+        "--token-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="SPEAR_WASM_TOKEN_FILE",
+        show_envvar=True,
+        help="A file with the token to bring; SPEAR_WASM_TOKEN holds the token itself.",
+    ),
+    # Command lines can be read by everybody on the machine, variables by their owner alone: so this flag is not shown.
+    click.option("--token", default="", hidden=True, envvar="SPEAR_WASM_TOKEN"),
+)
 
 
 def format_option(command: Command) -> Command:

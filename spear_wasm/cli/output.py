@@ -6,13 +6,16 @@ them can act on a terminal or pass for another line.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import click
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -55,6 +58,17 @@ class Output:
         """A line of the result."""
         click.echo(printable(text))
 
+    def pieces(self, pieces: Iterable[bytes]) -> None:
+        """Text that comes in pieces, as it comes; each may end within a character."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="backslashreplace")
+        ends_line = True
+        for text in itertools.chain(map(decoder.decode, pieces), [decoder.decode(b"", final=True)]):
+            if text:
+                click.echo(printable(text, lines=True), nl=False)
+                ends_line = text.endswith("\n")
+        if not ends_line:
+            click.echo()
+
     def heading(self, text: str) -> None:
         """The name of what follows."""
         self.console.print()
@@ -66,16 +80,25 @@ class Output:
             self.aside.print(Text(printable(text), style="dim"), soft_wrap=True)
 
     @contextlib.contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Shows how long it has been meanwhile, where somebody sees it; leaves nothing behind."""
+    def waiting(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Shows how long it has been meanwhile, where somebody sees it; leaves nothing behind.
+
+        Gives what changes the text.
+        """
         if self.json or not sys.stderr.isatty():
-            yield
+            yield lambda _: None
             return
         shown = TextColumn("{task.description}", markup=False)
         columns = (SpinnerColumn(), shown, TimeElapsedColumn())
         with Progress(*columns, console=self.aside, transient=True) as progress:
-            progress.add_task(printable(what), total=None)
-            yield
+            line = progress.add_task(printable(what), total=None)
+            yield lambda text: progress.update(line, description=printable(text))
+
+    @contextlib.contextmanager
+    def live_table(self, columns: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[str]]], None]]:
+        """A table on a terminal that is drawn anew with each call of what this gives. The last one stays."""
+        with Live(console=self.console, auto_refresh=False, vertical_overflow="crop") as live:
+            yield lambda rows: live.update(_drawn(columns, _escaped(rows)), refresh=True)
 
     def error(self, message: str, *, label: str = "error") -> None:
         """What went wrong, in a person's words."""
@@ -93,9 +116,9 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Rows under headings: drawn on a terminal, else aligned with spaces and never cut."""
-        cells = [[printable(cell) for cell in row] for row in rows]
+        cells = _escaped(rows)
         if self.is_terminal:
-            self._draw(columns, cells)
+            self.console.print(_drawn(columns, cells))
             return
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
         for row in (columns, *cells):
@@ -109,13 +132,18 @@ class Output:
             text = Text.assemble((name.ljust(width), "dim"), "  ", printable(fact))
             self.console.print(text, soft_wrap=True)
 
-    def _draw(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for column in columns:
-            table.add_column(Text(column), overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        self.console.print(table)
+
+def _escaped(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    return [[printable(cell) for cell in row] for row in rows]
+
+
+def _drawn(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _error_document(error: SpearError, exit_code: int) -> dict[str, object]:

@@ -65,8 +65,9 @@ def cost(result: CallResult) -> str:
         f"cpu {format_duration(result.cpu_time_ms / 1000)}",
         f"wall {wall_time(result.execution_time_ms)}",
         f"queue {format_duration(result.queue_time_ms / 1000)}",
-        f"peak memory {format_size(result.memory_used_bytes)}",
     ]
+    if result.memory_used_bytes:  # else there is none, or, with components, nobody knows
+        parts.append(f"peak memory {format_size(result.memory_used_bytes)}")
     if result.fuel_used:
         parts.append(f"fuel {result.fuel_used:,}")
     if result.attempts > 1:
@@ -130,7 +131,8 @@ def _text_in(value: bytes) -> str | None:
 
 
 def _show_logs(output: Output, result: CallResult) -> None:
-    for stream in (result.stdout, result.logs):
+    printed = b"" if result.stdout == result.value else result.stdout  # a program's output is its result
+    for stream in (printed, result.logs):
         if stream:
             text = printable(stream.decode(errors="backslashreplace"), lines=True)
             click.echo(text, err=True, nl=not text.endswith("\n"))

@@ -37,8 +37,15 @@ def _default_data_dir() -> Path:
     show_envvar=True,
     help="Where artifacts, compiled code and records are kept.",
 )
+@click.option(
+    "--insecure",
+    is_flag=True,
+    envvar="SPEAR_WASM_INSECURE",
+    show_envvar=True,
+    help="Let other machines in without TLS and authentication.",
+)
 @config_options
-def serve(address: str, data_dir: Path, configuration: EffectiveConfig) -> None:
+def serve(*, address: str, data_dir: Path, insecure: bool, configuration: EffectiveConfig) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
     Prints one line, `listening on HOST:PORT`, once requests are answered. What is set by a flag goes before the
@@ -46,4 +53,10 @@ def serve(address: str, data_dir: Path, configuration: EffectiveConfig) -> None:
     """
     from spear_wasm.rpc import server  # noqa: PLC0415  brings the engine, which no other command needs
 
-    server.serve(address, data_dir, configuration.config, lambda bound: click.echo(f"listening on {bound}"))
+    server.serve(
+        address,
+        data_dir,
+        configuration.config,
+        lambda bound: click.echo(f"listening on {bound}"),
+        insecure=insecure,
+    )

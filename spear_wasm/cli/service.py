@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 
+from spear_wasm.cli import watching
 from spear_wasm.cli.exit_codes import ExitCode
-from spear_wasm.cli.options import address_option, format_option, utf8
+from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output
-from spear_wasm.client import Client
+from spear_wasm.cli.watching import check_watchable, watch_option
 from spear_wasm.client.stubs import function_pb2
 from spear_wasm.units import format_duration, format_size
+
+_TASK_COLUMNS: Final = (
+    "NAME", "ARTIFACT", "RUNNING", "WAITING", "EXECUTIONS", "LAST STATUS", "UPDATED (UTC)", "ID",
+)  # fmt: skip
 
 
 @click.command()
 @click.argument("prefix", type=utf8, default="")
-@address_option
+@watch_option
+@server_options
 @format_option
-def tasks(prefix: str, address: str, output: Output) -> None:
+def tasks(*, prefix: str, watch: bool, server: Server, output: Output) -> None:
     """List tasks, oldest first.
 
     PREFIX is what their names begin with.
     """
-    with Client(address) as client:
+    if watch:
+        check_watchable(output)
+    with server.connect() as client:
+        if watch:
+            watching.watch(output, _TASK_COLUMNS, lambda: map(_row_of, client.tasks(prefix)))
         found = list(client.tasks(prefix))
     if output.json:
         output.document({"tasks": found})
-        return
-    columns = ("NAME", "ARTIFACT", "EXECUTIONS", "LAST STATUS", "UPDATED (UTC)", "ID")
-    output.table(columns, [_row_of(task) for task in found])
+    else:
+        output.table(_TASK_COLUMNS, map(_row_of, found))
 
 
 @click.command()
-@address_option
+@server_options
 @format_option
 @click.pass_context
-def health(context: click.Context, *, address: str, output: Output) -> None:
+def health(context: click.Context, *, server: Server, output: Output) -> None:
     """Say whether a server is fit for work.
 
     The exit code is 3 where it is not.
     """
-    with Client(address) as client:
+    with server.connect() as client:
         answer = client.health()
     if output.json:
         output.document({"health": answer})
@@ -51,11 +61,11 @@ def health(context: click.Context, *, address: str, output: Output) -> None:
 
 
 @click.command()
-@address_option
+@server_options
 @format_option
-def stats(address: str, output: Output) -> None:
+def stats(server: Server, output: Output) -> None:
     """Show what a server has done."""
-    with Client(address) as client:
+    with server.connect() as client:
         answer = client.stats()
     if output.json:
         output.document({"stats": answer})
@@ -66,6 +76,7 @@ def stats(address: str, output: Output) -> None:
 def health_facts(answer: function_pb2.GetHealthResponse) -> dict[str, str]:
     """A server's health for people."""
     details = answer.details
+    workers = {key: text for key, text in sorted(details.system_info.items()) if key.startswith("worker.")}
     return {
         "status": f"{answer.status}, {answer.message}" if answer.message else answer.status,
         "server": f"{details.service_name} {details.version}",
@@ -75,6 +86,7 @@ def health_facts(answer: function_pb2.GetHealthResponse) -> dict[str, str]:
         "running": str(details.running_executions),
         "waiting": str(details.pending_executions),
         "active tasks": str(details.active_tasks),
+        **{key.replace(".", " "): text for key, text in workers.items()},
     }
 
 
@@ -100,6 +112,8 @@ def _row_of(task: function_pb2.TaskInfo) -> tuple[str, ...]:
     return (
         task.task_name,
         f"{task.artifact_spec.artifact_id}:{task.artifact_spec.version}".rstrip(":"),
+        str(task.running_executions),
+        str(task.pending_executions),
         str(task.execution_count),
         "" if status == "UNKNOWN" else status,
         updated.strftime("%Y-%m-%d %H:%M:%S"),

@@ -11,19 +11,28 @@ refused; a RemoteError, which is a SpearError too, where the server has no class
 
 from __future__ import annotations
 
+from spear_wasm.client.answers import Answer
 from spear_wasm.client.connection import DEFAULT_ADDRESS, Client
 from spear_wasm.client.errors import RemoteError, ServerUnreachable
+from spear_wasm.client.invocations import Invocation
 from spear_wasm.client.result import CallResult, GuestFailure
+from spear_wasm.client.security import Tls
 from spear_wasm.client.stream import CallStream
+from spear_wasm.client.terms import CallTerms, TaskTerms
 from spear_wasm.client.values import Argument
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "Answer",
     "Argument",
     "CallResult",
     "CallStream",
+    "CallTerms",
     "Client",
     "GuestFailure",
+    "Invocation",
     "RemoteError",
     "ServerUnreachable",
+    "TaskTerms",
+    "Tls",
 ]

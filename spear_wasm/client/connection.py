@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, Self, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
 
+from spear_wasm.addresses import is_loopback
+from spear_wasm.client.answers import Answer, answers_from
 from spear_wasm.client.errors import errors_of
+from spear_wasm.client.invocations import Invocation, answers_to
+from spear_wasm.client.requests import (
+    Arguments,
+    Progress,
+    call_request,
+    name_task,
+    parameters_of,
+    upload_parts,
+)
 from spear_wasm.client.result import CallResult, GuestFailure, result_from, result_of
+from spear_wasm.client.security import Tls, authorization
 from spear_wasm.client.stream import CallStream
 from spear_wasm.client.stubs import artifact_pb2, artifact_pb2_grpc, function_pb2, function_pb2_grpc
-from spear_wasm.client.values import Argument, encode
-from spear_wasm.errors import ExecutionNotFound, InvalidRequest, TaskNotFound
-from spear_wasm.limits import ResourceLimits
+from spear_wasm.client.terms import CallTerms, TaskTerms
+from spear_wasm.client.values import Argument
+from spear_wasm.errors import ConfigurationError, ExecutionNotFound, TaskNotFound
 from spear_wasm.model import ExecutionStatus
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50052"
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Hears of an upload's bytes sent and bytes in all, on a thread of the transport's."""
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_CHUNK_BYTES = 128 << 10
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
@@ -59,12 +65,27 @@ class Client:
         timeout: seconds that the server may take to answer a question. Around a call's own `timeout` it is
             what may go by for connecting and for preparing the task. Calls without a timeout of their own
             end with their task's budget, and uploads when the server has had enough.
+        tls: how to speak TLS; True for the authorities that gRPC comes with. False: in the clear.
+        token: one that the server knows. It is sent in the clear to this machine only.
+
+    Raises:
+        ConfigurationError: a file of `tls` cannot be read, or the token must not be sent.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        timeout: float = 60.0,
+        *,
+        tls: Tls | bool = False,
+        token: str = "",
+    ) -> None:
         self._address = address
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._metadata = authorization(token)
+        if token and not tls and not (is_loopback(address) or address.startswith("unix:")):
+            raise ConfigurationError(f"the token would be sent to {address} in the clear; use TLS")
+        self._channel = _channel_to(address, Tls() if tls is True else tls or None)
         self._artifacts = artifact_pb2_grpc.ArtifactServiceStub(self._channel)
         self._functions = function_pb2_grpc.FunctionServiceStub(self._channel)
 
@@ -113,7 +134,9 @@ class Client:
             name=name, version=version, checksum=f"sha256:{digest}", size_bytes=size, labels=labels
         )
         with errors_of(self._address):
-            return self._artifacts.UploadArtifact(_upload_parts(header, opened, progress))
+            return self._artifacts.UploadArtifact(
+                upload_parts(header, opened, progress), metadata=self._metadata
+            )
 
     def artifacts(self, prefix: str = "") -> Iterator[artifact_pb2.ArtifactInfo]:
         """Artifacts whose names begin with `prefix`, in order of creation, fetched page by page."""
@@ -151,11 +174,8 @@ class Client:
         function: str,
         *args: Argument,
         parameters: Mapping[str, Argument] | None = None,
-        timeout: float | None = None,
-        limits: ResourceLimits | None = None,
-        environment: Mapping[str, str] | None = None,
-        max_retries: int = 0,
         check: bool = True,
+        **terms: Unpack[TaskTerms],
     ) -> CallResult:
         """Calls a function of an artifact and waits for its end.
 
@@ -167,23 +187,15 @@ class Client:
             args: by position. An int may lie in -2^63 to 2^64-1; inside of lists and dicts, one beyond 2^53
                 travels as decimal text and bytes as base64 text.
             parameters: by name, after those by position.
-            timeout: seconds until the guest is stopped, queueing included; None: the task's budget.
-            limits: tighter ones than the task's, for this call alone.
-            environment: variables on top of the task's.
-            max_retries: attempts after the first, for faults of the host and what else the task retries.
             check: False returns the result of a guest that failed, too.
+            terms: `timeout`, `limits`, `environment`, `max_retries`, `runtime_config`, `task_name`; see `TaskTerms`.
 
         Raises:
             GuestFailure: the guest failed, and `check` is set.
             SpearError: the call was not carried out.
         """
-        request = _call_request(
-            function, args, parameters, timeout=timeout, limits=limits, environment=environment
-        )
-        request.context.max_retries = max_retries
-        request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
-        request.artifact_spec.CopyFrom(_artifact_spec(reference))
-        return self._invoke(request, timeout, check=check)
+        request = self._request(Invocation(reference, function, args, parameters, **terms))
+        return self._invoke(request, terms.get("timeout"), check=check)
 
     def call_task(
         self,
@@ -191,24 +203,18 @@ class Client:
         function: str,
         *args: Argument,
         parameters: Mapping[str, Argument] | None = None,
-        timeout: float | None = None,
-        limits: ResourceLimits | None = None,
-        environment: Mapping[str, str] | None = None,
-        max_retries: int = 0,
         check: bool = True,
+        **terms: Unpack[CallTerms],
     ) -> CallResult:
         """Calls a function of a task that exists, named by its id or name; otherwise the same as `call`.
 
         Raises:
             TaskNotFound: there is no such task.
         """
-        request = _call_request(
-            function, args, parameters, timeout=timeout, limits=limits, environment=environment
-        )
-        request.context.max_retries = max_retries
+        request = call_request(function, args, parameters, **terms)
         request.invocation_type = function_pb2.INVOCATION_TYPE_EXISTING_TASK
         request.task_id = task
-        return self._invoke(request, timeout, check=check)
+        return self._invoke(request, terms.get("timeout"), check=check)
 
     def stream(
         self,
@@ -216,10 +222,9 @@ class Client:
         function: str,
         *args: Argument,
         parameters: Mapping[str, Argument] | None = None,
-        timeout: float | None = None,
-        limits: ResourceLimits | None = None,
-        environment: Mapping[str, str] | None = None,
+        key: str = "",
         check: bool = True,
+        **terms: Unpack[TaskTerms],
     ) -> CallStream:
         """Calls a function of an artifact; what it emits comes while it runs, and its result at the end.
 
@@ -228,30 +233,79 @@ class Client:
                     sys.stdout.buffer.write(message)
             print(messages.result.value)
 
-        A guest whose messages are not read waits for that, within its time. Closing the stream ends the guest.
+        A guest whose messages are not read waits for that, within its time, and is not retried once it has emitted
+        anything. Closing the stream ends the guest.
 
         Args:
-            reference: as for `call`, like all that follows.
+            reference: as for `call`, like all that is not told of here.
             function: what the module exports.
             args: by position.
             parameters: by name, after those by position.
-            timeout: seconds until the guest is stopped, queueing and waiting for its reader included.
-            limits: tighter ones than the task's, for this call alone.
-            environment: variables on top of the task's.
+            key: becomes the execution's id. The same call with the same key is made once; who makes it again gets no
+                messages, for they are not kept, but its result.
             check: False ends the messages of a guest that failed without an error.
+            terms: see `TaskTerms`.
 
         Raises:
             GuestFailure, SpearError: by the messages, see `CallStream`.
         """
-        request = _call_request(
-            function, args, parameters, timeout=timeout, limits=limits, environment=environment
-        )
-        request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
-        request.artifact_spec.CopyFrom(_artifact_spec(reference))
+        request = self._request(Invocation(reference, function, args, parameters, **terms, key=key))
         request.execution_mode = function_pb2.EXECUTION_MODE_STREAM
-        deadline = None if timeout is None else timeout + self._timeout
         return CallStream(
-            self._functions.StreamFunction(request, timeout=deadline), self._address, check=check
+            self._functions.StreamFunction(
+                request, timeout=self._deadline(terms.get("timeout")), metadata=self._metadata
+            ),
+            self._address,
+            check=check,
+        )
+
+    def batch(
+        self, reference: str, function: str, inputs: Iterable[Arguments], **terms: Unpack[TaskTerms]
+    ) -> list[Answer]:
+        """Calls a function once for each input, all in one request; the answers are in the order of the inputs.
+
+            for answer in client.batch("calc", "add", [(1, 2), (3, 4)]):
+                print(answer.value)
+
+        What fails, or does not fit the function, does so alone.
+
+        Args:
+            reference: as for `call`.
+            function: what the module exports.
+            inputs: each a call's arguments, by position or by name.
+            terms: see `TaskTerms`. They are each call's own: its time runs from its admission.
+
+        Raises:
+            BatchTooLarge: the server takes fewer inputs, or smaller ones, at once.
+            SpearError: none of the calls was carried out.
+        """
+        request = function_pb2.InvokeBatchRequest(
+            call=self._request(Invocation(reference, function, **terms)),
+            inputs=[function_pb2.BatchInput(parameters=parameters_of(each)) for each in inputs],
+        )
+        with errors_of(self._address):
+            response = self._functions.InvokeBatch(request, metadata=self._metadata)
+        return answers_from(response, len(request.inputs))
+
+    def invoke_stream(self, invocations: Iterable[Invocation]) -> Iterator[tuple[Invocation, Answer]]:
+        """Makes many calls at once, of any functions; each comes back with its answer when it has ended.
+
+            pages = (Invocation("pdf", "render", (number,)) for number in range(1000))
+            for page, answer in client.invoke_stream(pages):
+                show(page.args, answer.value)
+
+        Invocations are taken as fast as the server reads them, on a thread of the transport's; the server reads on as
+        answers are taken. Closing the iterator hangs up, which ends what runs.
+
+        Raises:
+            SpearError: the stream broke; what has become of calls without an answer is not known.
+            Exception: whatever iterating over the invocations raised.
+        """
+        return answers_to(
+            invocations,
+            self._request,
+            lambda requests: self._functions.InvokeStream(requests, metadata=self._metadata),
+            self._address,
         )
 
     def submit(
@@ -260,11 +314,8 @@ class Client:
         function: str,
         *args: Argument,
         parameters: Mapping[str, Argument] | None = None,
-        timeout: float | None = None,
-        limits: ResourceLimits | None = None,
-        environment: Mapping[str, str] | None = None,
-        max_retries: int = 0,
         key: str = "",
+        **terms: Unpack[TaskTerms],
     ) -> str:
         """Hands in a call to be run whatever becomes of this connection; returns its execution's id at once.
 
@@ -275,25 +326,15 @@ class Client:
             function: what the module exports.
             args: by position.
             parameters: by name, after those by position.
-            timeout: seconds until the guest is stopped, queueing included; None: the task's budget.
-            limits: tighter ones than the task's, for this call alone.
-            environment: variables on top of the task's.
-            max_retries: attempts after the first, for faults of the host and what else the task retries.
             key: becomes the execution's id. Handing in the same with the same key is done once.
+            terms: see `TaskTerms`.
 
         Raises:
             ExecutionExists: another call has the key.
             SpearError: the call was not accepted.
         """
-        request = _call_request(
-            function, args, parameters, timeout=timeout, limits=limits, environment=environment
-        )
-        request.context.max_retries = max_retries
-        request.invocation_type = function_pb2.INVOCATION_TYPE_NEW_TASK
-        request.artifact_spec.CopyFrom(_artifact_spec(reference))
+        request = self._request(Invocation(reference, function, args, parameters, **terms, key=key))
         request.execution_mode = function_pb2.EXECUTION_MODE_ASYNC
-        if key:
-            request.execution_id = key
         return self._ask(self._functions.InvokeFunction, request).execution_id
 
     # --- executions -----------------------------------------------------------------------------------
@@ -311,8 +352,16 @@ class Client:
             raise ExecutionNotFound(message, execution_id=execution_id)
         return result_from(answer.result, execution_id)
 
-    def wait(self, execution_id: str, *, check: bool = True) -> CallResult:
+    def wait(
+        self,
+        execution_id: str,
+        *,
+        check: bool = True,
+        progress: Callable[[CallResult], None] | None = None,
+    ) -> CallResult:
         """Returns when an execution has ended, with its result. The server is asked again and again.
+
+        `progress` is called with how it is each time that it has not ended.
 
         Raises:
             GuestFailure: the guest failed, and `check` is set.
@@ -320,11 +369,31 @@ class Client:
         """
         pause = _FIRST_PAUSE
         while not (result := self.execution(execution_id)).ended:
+            if progress is not None:
+                progress(result)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         if check and not result.ok:
             raise GuestFailure(result)
         return result
+
+    def follow_log(self, execution_id: str) -> Iterator[bytes]:
+        """What an execution has logged, and what it logs while it runs, in pieces as they come; ends when it has.
+
+        An attempt that follows one that failed logs from the beginning again.
+
+        Raises:
+            ExecutionNotFound: the server never had it, or keeps no record of it any more.
+            ServerDraining: the server shuts down; the execution goes on when it is back.
+        """
+        request = function_pb2.FollowLogRequest(execution_id=execution_id)
+        with errors_of(self._address):
+            parts = self._functions.FollowLog(request, metadata=self._metadata)
+            try:
+                for part in parts:
+                    yield part.content
+            finally:
+                parts.cancel()
 
     def executions(
         self, task: str = "", status: ExecutionStatus | None = None
@@ -404,73 +473,35 @@ class Client:
 
     # --- the wire -------------------------------------------------------------------------------------
 
+    def _request(self, invocation: Invocation) -> function_pb2.InvokeFunctionRequest:
+        request = invocation.request()
+        name_task(request, self.artifact)
+        return request
+
     def _invoke(
         self, request: function_pb2.InvokeFunctionRequest, timeout: float | None, *, check: bool
     ) -> CallResult:
-        # The server stops the guest at `timeout` and answers what it cost. A deadline of the same length
-        # would throw that answer away.
-        deadline = None if timeout is None else timeout + self._timeout
         with errors_of(self._address):
-            answer = self._functions.InvokeFunction(request, timeout=deadline)
+            answer = self._functions.InvokeFunction(
+                request, timeout=self._deadline(timeout), metadata=self._metadata
+            )
         result = result_of(answer)
         if check and not result.ok:
             raise GuestFailure(result)
         return result
 
+    def _deadline(self, timeout: float | None) -> float | None:
+        # The server stops the guest at its timeout and answers what it cost. A deadline of the same length
+        # would throw that answer away.
+        return None if timeout is None else timeout + self._timeout
+
     def _ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
         with errors_of(self._address):
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=self._timeout, metadata=self._metadata)
 
 
-def _upload_parts(
-    header: artifact_pb2.UploadArtifactHeader,
-    opened: Callable[[], io.BufferedIOBase],
-    progress: Progress | None,
-) -> Iterator[artifact_pb2.UploadArtifactRequest]:
-    # The file is this generator's own: the transport may still be reading when the call has failed.
-    yield artifact_pb2.UploadArtifactRequest(header=header)
-    with opened() as stream:
-        sent = 0
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield artifact_pb2.UploadArtifactRequest(chunk=chunk)
-            sent += len(chunk)
-            if progress is not None:
-                progress(sent, header.size_bytes)
-
-
-def _artifact_spec(reference: str) -> function_pb2.ArtifactSpec:
-    if reference.startswith("sha256:"):
-        return function_pb2.ArtifactSpec(artifact_id=reference)
-    name, _, version = reference.partition(":")
-    return function_pb2.ArtifactSpec(artifact_id=name, version=version)
-
-
-def _call_request(
-    function: str,
-    args: Sequence[Argument],
-    parameters: Mapping[str, Argument] | None,
-    *,
-    timeout: float | None,
-    limits: ResourceLimits | None,
-    environment: Mapping[str, str] | None,
-) -> function_pb2.InvokeFunctionRequest:
-    positional = [function_pb2.FunctionParameter(value=encode(value)) for value in args]
-    named = [
-        function_pb2.FunctionParameter(name=name, value=encode(value))
-        for name, value in (parameters or {}).items()
-    ]
-    return function_pb2.InvokeFunctionRequest(
-        function_name=function,
-        parameters=positional + named,
-        execution_mode=function_pb2.EXECUTION_MODE_SYNC,
-        context=function_pb2.ExecutionContext(timeout_ms=_milliseconds(timeout), environment=environment),
-        limits=function_pb2.ResourceLimits(**asdict(limits)) if limits else None,
-    )
-
-
-def _milliseconds(timeout: float | None) -> int:
-    if timeout is None:
-        return 0
-    if not 0 < timeout < math.inf:
-        raise InvalidRequest(f"a timeout of {timeout} seconds is none; it must be positive")
-    return math.ceil(timeout * 1000)
+def _channel_to(address: str, tls: Tls | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    named = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
+    return grpc.secure_channel(address, tls.credentials(), options=[*_CHANNEL_OPTIONS, *named])

@@ -12,9 +12,13 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
+from spear_wasm.client.stubs import function_pb2
 from spear_wasm.errors import SpearError, StatusCode
 
 _DOMAIN = "spear-wasm"
+_CODES = {str(code.value[0]): code for code in grpc.StatusCode}
+MAX_DIGITS = 10
+"""Of a number in a text."""
 
 
 class RemoteError(SpearError):
@@ -55,14 +59,39 @@ def _error_of(call: grpc.Call, address: str) -> SpearError:
     info, retry_after = _server_words(call)
     if info is None and code is grpc.StatusCode.UNAVAILABLE:
         return ServerUnreachable(f"no server answers at {address} ({message.rpartition(': ')[2]})", code=code)
-    kind = SpearError.by_reason.get(info.reason) if info is not None else None
-    error: SpearError
+    if info is None:
+        return _unnamed(message, code, retry_after)
+    return _named(info.reason, dict(info.metadata), message, code, retry_after)
+
+
+def refusal_from(answer: function_pb2.InvokeFunctionResponse) -> SpearError:
+    """The error that the answer to one of many calls tells of."""
+    facts = dict(answer.result.metrics)
+    code = _CODES.get(facts.pop("grpc_status", ""), grpc.StatusCode.UNKNOWN)
+    wait_ms = number_in(facts.pop("retry_after_ms", ""))
+    retry_after = None if wait_ms is None else wait_ms / 1000
+    return _named(answer.result.error_code, facts, answer.result.error_message, code, retry_after)
+
+
+def number_in(text: str) -> int | None:
+    """The number that a foreign text is; None where it is none, or of more digits than make sense."""
+    return int(text) if text.isdecimal() and len(text) < MAX_DIGITS else None
+
+
+def _named(
+    reason: str, metadata: dict[str, str], message: str, code: grpc.StatusCode, retry_after: float | None
+) -> SpearError:
+    kind = SpearError.by_reason.get(reason)
     if kind is None or issubclass(kind, RemoteError):
-        error = RemoteError(message or f"the server answered {code.name}", code=code, retry_after=retry_after)
+        error = _unnamed(message, code, retry_after)
     else:
         error = kind(message, retry_after=retry_after)
-    error.metadata = dict(info.metadata) if info is not None else {}
+    error.metadata = metadata
     return error
+
+
+def _unnamed(message: str, code: grpc.StatusCode, retry_after: float | None) -> SpearError:
+    return RemoteError(message or f"the server answered {code.name}", code=code, retry_after=retry_after)
 
 
 def _server_words(call: grpc.Call) -> tuple[ErrorInfo | None, float | None]:

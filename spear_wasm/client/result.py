@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spear_wasm.client.errors import RemoteError
+from spear_wasm.client.errors import RemoteError, number_in
 from spear_wasm.client.stubs import function_pb2
 from spear_wasm.client.values import decode
 from spear_wasm.model import ExecutionStatus, Json
-
-MAX_DIGITS = 10
-"""Of a number in a text: a foreign server may say anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +120,7 @@ def result_from(
 
 
 def _attempts_of(result: function_pb2.ExecutionResult) -> int:
-    said = result.metrics.get("attempts", "")
-    return int(said) if said.isdecimal() and len(said) < MAX_DIGITS else 1
+    return number_in(result.metrics.get("attempts", "")) or 1
 
 
 def _value_of(result: function_pb2.ExecutionResult) -> Json | bytes:

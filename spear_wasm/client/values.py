@@ -93,7 +93,7 @@ def _message(value: Argument) -> _Message:
         case bytes():
             return BytesValue(value=value)
         case Mapping():
-            return _struct(value)
+            return struct_of(value)
         case Sequence():
             return _list(value)
     raise TypeError(f"an argument cannot be a {type(value).__name__}")
@@ -107,7 +107,12 @@ def _integer(value: int) -> Int64Value | UInt64Value:
     raise InvalidRequest(f"{value} does not fit in 64 bits")
 
 
-def _struct(value: Mapping[str, Argument]) -> Struct:
+def struct_of(value: Mapping[str, Argument]) -> Struct:
+    """A dict as it travels where nothing else can.
+
+    Raises:
+        TypeError: it holds something that cannot travel.
+    """
     return Struct(fields={name: _json(item) for name, item in value.items()})
 
 
@@ -130,7 +135,7 @@ def _json(value: Argument) -> Value:
         case bytes():
             return Value(string_value=base64.b64encode(value).decode("ascii"))
         case Mapping():
-            return Value(struct_value=_struct(value))
+            return Value(struct_value=struct_of(value))
         case Sequence():
             return Value(list_value=_list(value))
     raise TypeError(f"an argument cannot hold a {type(value).__name__}")

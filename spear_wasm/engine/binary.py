@@ -1,4 +1,4 @@
-"""What the binary of a core module says about itself, read before anything compiles it.
+"""What the binary of a module or component says about itself, read before anything compiles it.
 
 The reader checks a module's outline (sections, counts, sizes, the types at its edges) and skips what only the
 compiler needs to see: code, the initial values of globals, element and data segments. A module that passes
@@ -14,6 +14,7 @@ from __future__ import annotations
 from mmap import mmap
 from typing import TypeAlias
 
+from spear_wasm.engine.components.sections import COMPONENT_HEADER, ComponentReader
 from spear_wasm.engine.leb import encode_u32, invalid
 from spear_wasm.engine.outline import ModuleCeiling, ModuleReader
 from spear_wasm.engine.sections import HEADER, SectionId, sections_of
@@ -21,7 +22,9 @@ from spear_wasm.engine.type_codes import EXTERN_KINDS
 from spear_wasm.errors import InvalidArtifact
 from spear_wasm.model import ExternKind, ModuleInfo
 
-__all__ = ["HEAD_BYTES", "ModuleBytes", "ModuleCeiling", "check_kind", "inspect", "with_memory_exported"]
+__all__ = [
+    "HEAD_BYTES", "ModuleBytes", "ModuleCeiling", "check_kind", "inspect", "is_component", "with_memory_exported",
+]  # fmt: skip
 
 ModuleBytes: TypeAlias = "bytes | memoryview | mmap"
 
@@ -39,18 +42,18 @@ _OTHER_FILES = {
 
 
 def check_kind(head: bytes) -> None:
-    """Refuse whatever does not begin like a core module of version 1, saying what it is instead.
+    """Refuse whatever does not begin like a core module of version 1, or a component, saying what it is instead.
 
     `head` is how the file begins: `HEAD_BYTES`, or all of it where it is shorter.
 
     Raises:
         InvalidArtifact: with the `offset` of the byte that gives it away.
     """
-    if head.startswith(HEADER):
+    if head.startswith((HEADER, COMPONENT_HEADER)):
         return
     if not head:
         raise invalid("the artifact is empty", 0)
-    if HEADER.startswith(head):
+    if HEADER.startswith(head) or COMPONENT_HEADER.startswith(head):
         raise invalid("the artifact ends within the header of a module", len(head))
     if head.startswith(HEADER[:4]):
         raise _other_version(head[4:8])
@@ -62,8 +65,8 @@ def check_kind(head: bytes) -> None:
 
 
 def _other_version(version: bytes) -> InvalidArtifact:
-    if version[2:] == b"\x01\x00":
-        return invalid("the artifact is a component; this server runs core modules only", 4)
+    if version[2:] == COMPONENT_HEADER[6:]:
+        return invalid(f"the artifact is a component of another version ({version.hex(' ')})", 4)
     return invalid(f"the artifact is WebAssembly of another version ({version.hex(' ')})", 4)
 
 
@@ -77,21 +80,28 @@ def _description(head: bytes) -> str:
 
 
 def inspect(module: ModuleBytes, ceiling: ModuleCeiling) -> ModuleInfo:
-    """Read a module's outline. Nothing is compiled, and nothing of `module` is held once this is over.
+    """Read a module's or component's outline. Nothing is compiled, and nothing of `module` is held once this is over.
 
     Custom sections do not make a module invalid by what they hold: a function's parameters have names where
     a well-formed `name` section gives each a different one, and none otherwise.
 
     Raises:
-        InvalidArtifact: the bytes are no core module, use a feature that this server does not offer, or
+        InvalidArtifact: the bytes are neither, use a feature that this server does not offer, or
             exceed the ceiling; says why and, also as `offset`, at which byte.
     """
     with memoryview(module) as view:
         check_kind(bytes(view[:HEAD_BYTES]))
+        if is_component(view):
+            return ComponentReader(ceiling).read(view)
         reader = ModuleReader(ceiling)
         for section in sections_of(view):
             reader.read(section)
         return reader.finish(len(view))
+
+
+def is_component(head: bytes | memoryview) -> bool:
+    """Whether what begins like this is a component."""
+    return bytes(head[: len(COMPONENT_HEADER)]) == COMPONENT_HEADER
 
 
 def with_memory_exported(module: bytes, info: ModuleInfo) -> bytes:

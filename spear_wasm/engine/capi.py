@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from importlib.metadata import version
 from typing import Any
 
@@ -37,6 +37,21 @@ EXTERN_OFFSET = 8
 EXTERN_FUNC = 0
 EXTERN_MEMORY = 3
 KIND_I32, KIND_I64, KIND_F32, KIND_F64 = range(4)
+
+COMPONENT_VAL_SIZE = 32
+"""Bytes of a wasmtime_component_val_t: its kind in byte 0, its value from VAL_OFFSET."""
+NAME_SIZE = 16
+"""Bytes of a wasm_name_t: a length and an address."""
+COMPONENT_FUNC_SIZE = 32
+ITEM_SIZE = 24
+"""Bytes of a wasmtime_component_item_t: its kind in byte 0, an address or a wasmtime_component_valtype_t from
+VAL_OFFSET."""
+VALTYPE_SIZE = 16
+"""Bytes of a wasmtime_component_valtype_t: its kind in byte 0, an address from VAL_OFFSET."""
+ITEM_INSTANCE, ITEM_FUNCTION, ITEM_RESOURCE, ITEM_TYPE = 1, 3, 4, 6
+
+Word = c_void_p
+"""A number of 64 bits without a sign, on the way of every call: ctypes converts pointers faster than numbers."""
 
 Function = Callable[..., Any]
 
@@ -69,6 +84,21 @@ ContinuationCallback = ctypes.CFUNCTYPE(c_bool, c_void_p)
 
 Finalizer = ctypes.CFUNCTYPE(None, c_void_p)
 """Called with an env that is needed no more, when the guest goes on or is unwound."""
+
+
+ComponentCallback = ctypes.CFUNCTYPE(
+    c_size_t, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t
+)
+"""wasmtime_component_func_callback_t: (env, context, type, args, count, results, count) -> error or NULL."""
+
+WaitingComponentCallback = ctypes.CFUNCTYPE(
+    None, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p
+)
+"""wasmtime_component_func_async_callback_t: (env, context, type, args, count, results, count, where an error goes,
+continuation)."""
+
+ResourceDestructor = ctypes.CFUNCTYPE(c_size_t, c_void_p, c_void_p, c_uint32)
+"""wasmtime_component_resource_destructor_t: (env, context, rep) -> error or NULL."""
 
 
 class Continuation(ctypes.Structure):
@@ -108,6 +138,7 @@ pooling_strategy_set = _quick("wasmtime_pooling_allocation_strategy_set", None, 
 
 # Modules and linking
 module_new = _slow("wasmtime_module_new", c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
+module_validate = _slow("wasmtime_module_validate", c_void_p, c_void_p, c_char_p, c_size_t)
 module_serialize = _slow("wasmtime_module_serialize", c_void_p, c_void_p, c_void_p)
 module_deserialize_file = _slow("wasmtime_module_deserialize_file", c_void_p, c_void_p, c_char_p, c_void_p)
 module_delete = _slow("wasmtime_module_delete", None, c_void_p)
@@ -123,6 +154,11 @@ linker_define_async_func = _quick(
 )  # fmt: skip
 linker_instantiate_pre = _slow("wasmtime_linker_instantiate_pre", c_void_p, c_void_p, c_void_p, c_void_p)
 instance_pre_delete = _slow("wasmtime_instance_pre_delete", None, c_void_p)
+linker_clone = _quick("wasmtime_linker_clone", c_void_p, c_void_p)
+linker_allow_shadowing = _quick("wasmtime_linker_allow_shadowing", None, c_void_p, c_bool)
+linker_define_instance = _quick(
+    "wasmtime_linker_define_instance", c_void_p, c_void_p, c_void_p, c_char_p, Word, c_void_p
+)
 valtype_new = _quick("wasm_valtype_new", c_void_p, c_uint8)
 valtype_vec_new = _quick("wasm_valtype_vec_new", None, c_void_p, c_size_t, c_void_p)
 functype_new = _quick("wasm_functype_new", c_void_p, c_void_p, c_void_p)
@@ -133,28 +169,29 @@ store_new = _quick("wasmtime_store_new", c_void_p, c_void_p, c_void_p, c_void_p)
 store_context = _quick("wasmtime_store_context", c_void_p, c_void_p)
 store_delete = _quick("wasmtime_store_delete", None, c_void_p)
 store_delete_released = _slow("wasmtime_store_delete", None, c_void_p)
-store_limiter = _quick("wasmtime_store_limiter", None, c_void_p, *[c_int64] * 5)
+store_limiter = _quick("wasmtime_store_limiter", None, c_void_p, *[Word] * 5)
 context_get_data = _quick("wasmtime_context_get_data", c_void_p, c_void_p)
-context_set_fuel = _quick("wasmtime_context_set_fuel", c_void_p, c_void_p, c_uint64)
+context_set_fuel = _quick("wasmtime_context_set_fuel", c_void_p, c_void_p, Word)
 context_get_fuel = _quick("wasmtime_context_get_fuel", c_void_p, c_void_p, c_void_p)
-context_set_epoch_deadline = _quick("wasmtime_context_set_epoch_deadline", None, c_void_p, c_uint64)
+context_set_epoch_deadline = _quick("wasmtime_context_set_epoch_deadline", None, c_void_p, Word)
 # The C header says that this one returns an error; the library returns nothing. Declared as it is.
-context_epoch_yield = _quick(
-    "wasmtime_context_epoch_deadline_async_yield_and_update", None, c_void_p, c_uint64
-)
+context_epoch_yield = _quick("wasmtime_context_epoch_deadline_async_yield_and_update", None, c_void_p, Word)
 
 # Running guests
+instance_pre_instantiate = _quick("wasmtime_instance_pre_instantiate", c_void_p, *[c_void_p] * 4)
 instance_pre_instantiate_async = _quick("wasmtime_instance_pre_instantiate_async", c_void_p, *[c_void_p] * 5)
+linker_instantiate_async = _quick("wasmtime_linker_instantiate_async", c_void_p, *[c_void_p] * 6)
 instance_export_get = _quick(
-    "wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p
+    "wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, Word, c_void_p
 )
 func_call_async = _quick(
     "wasmtime_func_call_async",
-    c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p,
+    c_void_p, c_void_p, c_void_p, c_void_p, Word, c_void_p, Word, c_void_p, c_void_p,
 )  # fmt: skip
 call_future_poll = _slow("wasmtime_call_future_poll", c_bool, c_void_p)
 call_future_delete = _quick("wasmtime_call_future_delete", None, c_void_p)
 memory_data = _quick("wasmtime_memory_data", c_void_p, c_void_p, c_void_p)
+memory_grow = _quick("wasmtime_memory_grow", c_void_p, c_void_p, c_void_p, Word, c_void_p)
 memory_data_size = _quick("wasmtime_memory_data_size", c_size_t, c_void_p, c_void_p)
 
 # Host calls
@@ -162,7 +199,107 @@ caller_context = _quick("wasmtime_caller_context", c_void_p, c_void_p)
 caller_export_get = _quick("wasmtime_caller_export_get", c_bool, c_void_p, c_char_p, c_size_t, c_void_p)
 trap_new = _quick("wasmtime_trap_new", c_void_p, c_char_p, c_size_t)
 
+# Components
+component_new = _slow("wasmtime_component_new", c_void_p, c_void_p, c_char_p, c_size_t, c_void_p)
+component_serialize = _slow("wasmtime_component_serialize", c_void_p, c_void_p, c_void_p)
+component_deserialize = _slow(
+    "wasmtime_component_deserialize", c_void_p, c_void_p, c_char_p, c_size_t, c_void_p
+)
+component_deserialize_file = _slow(
+    "wasmtime_component_deserialize_file", c_void_p, c_void_p, c_char_p, c_void_p
+)
+component_delete = _slow("wasmtime_component_delete", None, c_void_p)
+component_export_index = _quick(
+    "wasmtime_component_get_export_index", c_void_p, c_void_p, c_void_p, c_char_p, c_size_t
+)
+component_export_index_delete = _quick("wasmtime_component_export_index_delete", None, c_void_p)
+component_linker_new = _quick("wasmtime_component_linker_new", c_void_p, c_void_p)
+component_linker_delete = _quick("wasmtime_component_linker_delete", None, c_void_p)
+component_linker_root = _quick("wasmtime_component_linker_root", c_void_p, c_void_p)
+component_linker_add_instance = _quick(
+    "wasmtime_component_linker_instance_add_instance", c_void_p, c_void_p, c_char_p, c_size_t, c_void_p
+)
+component_linker_add_func = _quick(
+    "wasmtime_component_linker_instance_add_func",
+    c_void_p, c_void_p, c_char_p, c_size_t, ComponentCallback, c_void_p, c_void_p,
+)  # fmt: skip
+component_linker_add_async_func = _quick(
+    "wasmtime_component_linker_instance_add_func_async",
+    c_void_p, c_void_p, c_char_p, c_size_t, WaitingComponentCallback, c_void_p, c_void_p,
+)  # fmt: skip
+component_linker_add_resource = _quick(
+    "wasmtime_component_linker_instance_add_resource",
+    c_void_p, c_void_p, c_char_p, c_size_t, c_void_p, ResourceDestructor, c_void_p, c_void_p,
+)  # fmt: skip
+component_linker_instance_delete = _quick("wasmtime_component_linker_instance_delete", None, c_void_p)
+component_linker_instantiate_async = _quick(
+    "wasmtime_component_linker_instantiate_async", c_void_p, *[c_void_p] * 5
+)
+component_instance_get_func = _quick("wasmtime_component_instance_get_func", c_bool, *[c_void_p] * 4)
+component_func_call_async = _quick(
+    "wasmtime_component_func_call_async",
+    c_void_p,
+    c_void_p,
+    c_void_p,
+    c_void_p,
+    Word,
+    c_void_p,
+    Word,
+    c_void_p,
+)
+component_val_clone = _quick("wasmtime_component_val_clone", None, c_void_p, c_void_p)
+component_val_delete = _quick("wasmtime_component_val_delete", None, c_void_p)
+resource_type_new_host = _quick("wasmtime_component_resource_type_new_host", c_void_p, c_uint32)
+resource_type_delete = _quick("wasmtime_component_resource_type_delete", None, c_void_p)
+resource_type_equal = _quick("wasmtime_component_resource_type_equal", c_bool, c_void_p, c_void_p)
+resource_host_new = _quick("wasmtime_component_resource_host_new", c_void_p, c_bool, c_uint32, c_uint32)
+resource_host_rep = _quick("wasmtime_component_resource_host_rep", c_uint32, c_void_p)
+resource_host_delete = _quick("wasmtime_component_resource_host_delete", None, c_void_p)
+resource_host_to_any = _quick("wasmtime_component_resource_host_to_any", c_void_p, *[c_void_p] * 3)
+resource_any_to_host = _quick("wasmtime_component_resource_any_to_host", c_void_p, *[c_void_p] * 3)
+resource_any_clone = _quick("wasmtime_component_resource_any_clone", c_void_p, c_void_p)
+resource_any_delete = _quick("wasmtime_component_resource_any_delete", None, c_void_p)
+
+# What components import and export
+component_type = _quick("wasmtime_component_type", c_void_p, c_void_p)
+extern_type = _quick("wasmtime_component_extern_type", None, c_void_p, c_void_p)
+component_import_count = _quick("wasmtime_component_type_import_count", c_size_t, c_void_p, c_void_p)
+component_import_nth = _quick(
+    "wasmtime_component_type_import_nth", c_bool, c_void_p, c_void_p, c_size_t, *[c_void_p] * 3
+)
+component_export_count = _quick("wasmtime_component_type_export_count", c_size_t, c_void_p, c_void_p)
+component_export_nth = _quick(
+    "wasmtime_component_type_export_nth", c_bool, c_void_p, c_void_p, c_size_t, *[c_void_p] * 3
+)
+instance_export_count = _quick("wasmtime_component_instance_type_export_count", c_size_t, c_void_p, c_void_p)
+instance_export_nth = _quick(
+    "wasmtime_component_instance_type_export_nth", c_bool, c_void_p, c_void_p, c_size_t, *[c_void_p] * 3
+)
+func_param_count = _quick("wasmtime_component_func_type_param_count", c_size_t, c_void_p)
+func_param_nth = _quick("wasmtime_component_func_type_param_nth", c_bool, c_void_p, c_size_t, *[c_void_p] * 3)
+func_result = _quick("wasmtime_component_func_type_result", c_bool, c_void_p, c_void_p)
+func_is_async = _quick("wasmtime_component_func_type_async", c_bool, c_void_p)
+list_element = _quick("wasmtime_component_list_type_element", None, c_void_p, c_void_p)
+record_field_count = _quick("wasmtime_component_record_type_field_count", c_size_t, c_void_p)
+record_field_nth = _quick(
+    "wasmtime_component_record_type_field_nth", c_bool, c_void_p, c_size_t, *[c_void_p] * 3
+)
+tuple_count = _quick("wasmtime_component_tuple_type_types_count", c_size_t, c_void_p)
+tuple_nth = _quick("wasmtime_component_tuple_type_types_nth", c_bool, c_void_p, c_size_t, c_void_p)
+variant_case_count = _quick("wasmtime_component_variant_type_case_count", c_size_t, c_void_p)
+variant_case_nth = _quick(
+    "wasmtime_component_variant_type_case_nth", c_bool, c_void_p, c_size_t, *[c_void_p] * 4
+)
+enum_name_count = _quick("wasmtime_component_enum_type_names_count", c_size_t, c_void_p)
+enum_name_nth = _quick("wasmtime_component_enum_type_names_nth", c_bool, c_void_p, c_size_t, *[c_void_p] * 2)
+option_some = _quick("wasmtime_component_option_type_ty", None, c_void_p, c_void_p)
+result_ok = _quick("wasmtime_component_result_type_ok", c_bool, c_void_p, c_void_p)
+result_err = _quick("wasmtime_component_result_type_err", c_bool, c_void_p, c_void_p)
+flag_count = _quick("wasmtime_component_flags_type_names_count", c_size_t, c_void_p)
+flag_nth = _quick("wasmtime_component_flags_type_names_nth", c_bool, c_void_p, c_size_t, *[c_void_p] * 2)
+
 # Errors and traps
+error_new = _quick("wasmtime_error_new", c_void_p, c_char_p)
 error_message = _quick("wasmtime_error_message", None, c_void_p, c_void_p)
 error_exit_status = _quick("wasmtime_error_exit_status", c_bool, c_void_p, c_void_p)
 error_wasm_trace = _quick("wasmtime_error_wasm_trace", None, c_void_p, c_void_p)
@@ -194,7 +331,8 @@ def config_set(config: int, option: str, value: int) -> None:
 
 def pooling_set(pool: int, option: str, value: int) -> None:
     """Set one pooling-allocator option by its C name, e.g. `total_memories`. Counts are narrower than sizes."""
-    kind = c_uint32 if option.startswith("total_") or option.endswith("_per_module") else c_size_t
+    counts = option.startswith("total_") or option.endswith(("_per_module", "_per_component"))
+    kind = c_uint32 if counts else c_size_t
     _quick(f"wasmtime_pooling_allocation_config_{option}_set", None, c_void_p, kind)(pool, value)
 
 

@@ -5,38 +5,70 @@ guest is ended with a trap, and the sandbox's run raises it again on our side of
 own trampoline parks exceptions in a global, where any other thread may pick them up.)
 
 A host function that waits is a generator of the Waits that it waits for. While one of them is not over, its
-guest's stack rests: the run ends its slice, and need not be polled before the Wait is over.
+guest's stack rests: the run ends its slice, and need not be polled before the Wait is over. Such a function always
+ends a slice at a Wait that is over already, too, and so can let others have their turns.
+
+A host function runs Python on the guest's stack, within the room that `settings.HOST_STACK_BYTES` leaves behind the
+guest's own: it must not recurse as deep as what a guest or a caller chose. What comes after a Wait runs on the
+stack of the thread that polls.
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import struct
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias, cast
 
 from spear_wasm.engine import capi
 from spear_wasm.engine.wait import Wait
+from spear_wasm.engine.waiting_call import WaitingCall, caller_of, go_on, rest
 from spear_wasm.model import FunctionType, ValueType
 
 Waits: TypeAlias = "Generator[Wait, None, int | float | None]"
 """A host function under way: what it waits for, one after the other, then its result."""
 
 
+class GuestState(Protocol):
+    """What a runtime keeps with a sandbox for its guest: open files, variables, a directory."""
+
+    @property
+    def slow_to_close(self) -> bool:
+        """Whether closing it may take milliseconds."""
+        ...
+
+    def close(self) -> None:
+        """Give it all back. Called once, when the guest has been unwound."""
+        ...
+
+
 class CallingSandbox(Protocol):
     """What a host function may do to the sandbox whose guest called it."""
 
     has_memory: bool
+    state: GuestState | None
     waiting_call: WaitingCall | None
 
     def find_memory(self, caller: int) -> None:
         """Find the guest's memory while its start function runs: there is no instance to ask yet."""
         ...
 
+    def memory_bytes(self) -> int:
+        """The size of the guest's memory."""
+        ...
+
     def read_memory(self, address: int, length: int) -> bytes:
         """Bytes of the guest's memory; a GuestFault where the range lies outside of it."""
+        ...
+
+    def write_memory(self, address: int, content: bytes) -> None:
+        """Bytes into the guest's memory; a GuestFault where they do not fit inside."""
+        ...
+
+    def log(self, content: bytes) -> None:
+        """Add bytes to the execution's log; what is over its bound is cut."""
         ...
 
     def log_from_memory(self, address: int, length: int) -> None:
@@ -45,6 +77,14 @@ class CallingSandbox(Protocol):
 
     def emit_from_memory(self, address: int, length: int) -> Waits:
         """Hand a range of the guest's memory to whoever reads along, as soon as there is room for it."""
+        ...
+
+    def print(self, content: bytes) -> Waits:
+        """Add bytes to the guest's standard output; a GuestFault where that grows beyond its bound."""
+        ...
+
+    def print_from_memory(self, address: int, length: int) -> Waits:
+        """The same for a range of the guest's memory."""
         ...
 
     def park(self, error: BaseException) -> None:
@@ -80,23 +120,6 @@ KIND_OF = {
 PACK_OF = {ValueType.I32: "i20x", ValueType.I64: "q16x", ValueType.F32: "f20x", ValueType.F64: "d16x"}
 """Layout of a value of each type within a wasmtime_val_t, behind its kind."""
 
-# Sandboxes whose guests may call host functions, by the key in their store's data slot. Keys are never used
-# twice. Entries are added and removed by whoever makes and closes the sandbox, each in one step under the GIL.
-_callers: dict[int, CallingSandbox] = {}
-_keys = itertools.count(1)
-
-
-def register_caller(sandbox: CallingSandbox) -> int:
-    """The key to create the sandbox's store with; forget it with `forget_caller`."""
-    key = next(_keys)
-    _callers[key] = sandbox
-    return key
-
-
-def forget_caller(key: int) -> None:
-    """The sandbox is about to be closed."""
-    _callers.pop(key, None)
-
 
 class Linker:
     """Resolves a module's imports; owns what the library keeps pointers to.
@@ -106,6 +129,8 @@ class Linker:
 
     def __init__(self, engine: int, functions: Mapping[tuple[str, str], HostFunction]) -> None:
         self._pointer = int(capi.linker_new(engine))
+        # As many as were lent at once; pop and append are each one step under the GIL.
+        self._spare: list[int] = []
         self._callbacks = [self._define(function) for function in functions.values()]
 
     def _define(self, function: HostFunction) -> object:
@@ -132,9 +157,28 @@ class Linker:
         assert linked.value is not None
         return linked.value
 
+    def lend(self, context: int, name: bytes, instance: int) -> int:
+        """A linker of the same functions, and all that an instance in a store exports: to be given back.
+
+        What one lent earlier had from an instance of the same module, this one has from this one.
+        """
+        try:
+            linker = self._spare.pop()
+        except IndexError:
+            linker = int(capi.linker_clone(self._pointer))
+            capi.linker_allow_shadowing(linker, True)
+        error = capi.linker_define_instance(linker, context, name, len(name), instance)
+        assert not error, "what was defined may be defined again"
+        return linker
+
+    def give_back(self, linker: int) -> None:
+        """It is not used any more."""
+        self._spare.append(linker)
+
     def close(self) -> None:
-        """Give the library's part back."""
-        capi.linker_delete(self._pointer)
+        """Give the library's part back. Nothing may be lent."""
+        for linker in (self._pointer, *self._spare):
+            capi.linker_delete(linker)
 
 
 class _Values:
@@ -156,7 +200,7 @@ class _Values:
 
 
 def _caller_of(caller: int) -> CallingSandbox:
-    sandbox = _callers[capi.context_get_data(capi.caller_context(caller))]
+    sandbox = cast("CallingSandbox", caller_of(capi.caller_context(caller)))
     if not sandbox.has_memory:
         sandbox.find_memory(caller)
     return sandbox
@@ -166,6 +210,10 @@ def _trap_for(sandbox: CallingSandbox | None, error: BaseException) -> int:
     if sandbox is not None:
         sandbox.park(error)
     return int(capi.trap_new(b"host function failed", 20))
+
+
+def _trap_at(place: int, sandbox: CallingSandbox | None, error: BaseException) -> None:
+    ctypes.c_void_p.from_address(place).value = _trap_for(sandbox, error)
 
 
 def _callback(function: HostFunction) -> object:
@@ -196,80 +244,18 @@ def _waiting_callback(function: HostFunction) -> object:
         trap: int,
         continuation: int,
     ) -> None:
-        then = capi.Continuation.from_address(continuation)
-        then.callback = _GO_ON
+        go_on(continuation)
         sandbox = None
         try:
             sandbox = _caller_of(caller)
             steps = cast("Waits", implementation(sandbox, *values.read(args)))
-            call = WaitingCall(sandbox, steps, values, out, trap)
+            call = WaitingCall(steps, partial(values.write, out), partial(_trap_at, trap, sandbox))
             if not call.proceed():
-                sandbox.waiting_call = call
-                then.callback, then.finalizer = _PROCEED, _FORGET
-                then.env = capi.context_get_data(capi.caller_context(caller))
+                rest(sandbox, call, capi.caller_context(caller), continuation)
         except BaseException as error:  # noqa: BLE001  nothing may be raised through the library
-            ctypes.c_void_p.from_address(trap).value = _trap_for(sandbox, error)
+            _trap_at(trap, sandbox, error)
 
     return capi.WaitingHostCallback(trampoline)
-
-
-class WaitingCall:
-    """A call of a host function whose guest rests until `wait` is over."""
-
-    __slots__ = ("_out", "_sandbox", "_steps", "_trap", "_values", "wait")
-
-    def __init__(self, sandbox: CallingSandbox, steps: Waits, values: _Values, out: int, trap: int) -> None:
-        self.wait: Wait | None = None
-        self._sandbox = sandbox
-        self._steps = steps
-        self._values = values
-        self._out = out
-        self._trap = trap
-
-    def proceed(self) -> bool:
-        """Go as far as can be gone without waiting; whether the guest may go on."""
-        if self.wait is not None and not self.wait.over:
-            return False
-        try:
-            self.wait = next(self._steps)
-            return False
-        except StopIteration as stop:
-            result = stop.value
-        except BaseException as error:  # noqa: BLE001  nothing may be raised through the library
-            return self._fail(error)
-        try:
-            self._values.write(self._out, result)
-        except BaseException as error:  # noqa: BLE001  nothing may be raised through the library
-            return self._fail(error)
-        return True
-
-    def _fail(self, error: BaseException) -> bool:
-        ctypes.c_void_p.from_address(self._trap).value = _trap_for(self._sandbox, error)
-        return True
-
-    def close(self) -> None:
-        """The guest has gone on, or it is being unwound."""
-        self._steps.close()
-
-
-def _go_on(_env: int | None) -> bool:
-    return True
-
-
-def _proceed(key: int) -> bool:
-    call = _callers[key].waiting_call
-    return call is None or call.proceed()
-
-
-def _forget(key: int) -> None:
-    sandbox = _callers[key]
-    call, sandbox.waiting_call = sandbox.waiting_call, None
-    if call is not None:
-        call.close()
-
-
-_CALLBACKS = capi.ContinuationCallback(_go_on), capi.ContinuationCallback(_proceed), capi.Finalizer(_forget)
-_GO_ON, _PROCEED, _FORGET = map(capi.address_of, _CALLBACKS)
 
 
 def _new_functype(function_type: FunctionType) -> int:

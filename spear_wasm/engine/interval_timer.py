@@ -40,26 +40,25 @@ _libc.timer_delete.argtypes = (ctypes.c_void_p,)
 
 
 class IntervalTimer:
-    """Calls `function(argument)`, both addresses, every `period` seconds while it is running, and when stopped.
+    """Calls `function(argument)`, both addresses, at intervals while it is running, and when stopped.
 
     The function is called on a thread that the C library makes, and must be safe to call from any. On a busy
     machine that thread may come to run late, even after `close`: what the argument points to must outlast it.
     """
 
-    def __init__(self, function: int, argument: int, period: float) -> None:
+    def __init__(self, function: int, argument: int) -> None:
         self._call = partial(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function), argument)
         event = _SignalEvent(value=argument, notify=SIGEV_THREAD, function=function)
         timer = ctypes.c_void_p()
         _check(_libc.timer_create(CLOCK_MONOTONIC, ctypes.addressof(event), ctypes.addressof(timer)))
         self._timer = timer
-        seconds, fraction = divmod(period, 1)
-        spec = _TimeSpec(int(seconds), round(fraction * 1e9))
-        self._running = _TimerSpec(spec, spec)
         self._stopped = _TimerSpec()
 
-    def start(self) -> None:
-        """Call from now on."""
-        self._set(self._running)
+    def start(self, period: float) -> None:
+        """Call every period (seconds) from now on, whatever the period was before."""
+        seconds, fraction = divmod(period, 1)
+        spec = _TimeSpec(int(seconds), round(fraction * 1e9))
+        self._set(_TimerSpec(spec, spec))
 
     def stop(self) -> None:
         """Call once more, and then not until started again; a call that is on its way may still arrive.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 from spear_wasm.engine import capi
-from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome
+from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue
 
 MAX_FRAMES = 32
 MAX_NAME_BYTES = 200
@@ -40,6 +41,7 @@ _EXPLANATIONS = {
     ErrorCode.TRAP_BAD_CONVERSION: "a float that is no integer was converted to one",
     ErrorCode.TRAP_UNREACHABLE: "the guest executed `unreachable`",
     ErrorCode.TRAP_NULL_REFERENCE: "the guest used a null reference",
+    ErrorCode.TRAP_UNALIGNED_ATOMIC: "an atomic operation was not aligned",
     ErrorCode.OUT_OF_FUEL: "the guest used up its fuel",
 }
 
@@ -62,16 +64,59 @@ class GuestFault(Exception):
         return failure(self.code, self.message, trap_frames=self.trap_frames)
 
 
+class GuestExit(GuestFault):
+    """Raised through a guest's run that ended with a status of its own choice; 0 is success, with `values`.
+
+    A host function raises it without values, where the guest asks for its end; a runtime may raise it on with some.
+    """
+
+    def __init__(self, status: int, values: tuple[TypedValue, ...] = ()) -> None:
+        super().__init__(ErrorCode.EXIT_STATUS, f"the guest exited with status {status}")
+        self.status = status
+        self.values = values
+
+    def too_early(self) -> GuestFault:
+        """The fault that it is, whatever its status, where the guest has yet to be called."""
+        return GuestFault(self.code, f"{self.message} before it was called")
+
+    def outcome(self) -> Outcome:
+        """What the caller of the execution is told."""
+        if self.status:
+            return failure(self.code, self.message, exit_code=self.status)
+        return Outcome(ExecutionStatus.COMPLETED, self.values, exit_code=0)
+
+
+class GuestError(GuestFault):
+    """Raised through a guest's run that ended with an error of its own, which may have a value."""
+
+    def __init__(self, message: str, values: tuple[TypedValue, ...] = ()) -> None:
+        super().__init__(ErrorCode.GUEST_ERROR, message)
+        self.values = values
+
+    def outcome(self) -> Outcome:
+        """What the caller of the execution is told."""
+        return failure(self.code, self.message, values=self.values)
+
+
 _STATUS_OF = {ErrorCode.TIMEOUT: ExecutionStatus.TIMEOUT, ErrorCode.CANCELLED: ExecutionStatus.CANCELLED}
 
 
-def failure(code: ErrorCode, message: str, *, trap_frames: tuple[str, ...] = ()) -> Outcome:
-    """An outcome without a result; its status follows from the code."""
+def failure(
+    code: ErrorCode,
+    message: str,
+    *,
+    trap_frames: tuple[str, ...] = (),
+    exit_code: int | None = None,
+    values: tuple[TypedValue, ...] = (),
+) -> Outcome:
+    """An outcome other than success; its status follows from the code. An error of the guest's own may have a value."""
     return Outcome(
         status=_STATUS_OF.get(code, ExecutionStatus.FAILED),
+        values=values,
         error_code=code,
         error_message=message[:MAX_MESSAGE_CHARS],
         trap_frames=trap_frames,
+        exit_code=exit_code,
     )
 
 
@@ -97,6 +142,60 @@ def take_error(error: int) -> GuestFault:
     """
     frames = _take_frames(capi.error_wasm_trace, error)
     return GuestFault(ErrorCode.INSTANCE_FAILED, capi.take_error(error), trap_frames=frames)
+
+
+_COMPONENT_TRAPS = {
+    "call stack exhausted": ErrorCode.TRAP_STACK_OVERFLOW,
+    "out of bounds memory access": ErrorCode.TRAP_OUT_OF_BOUNDS,
+    "unaligned atomic": ErrorCode.TRAP_UNALIGNED_ATOMIC,
+    "undefined element: out of bounds table access": ErrorCode.TRAP_TABLE_OUT_OF_BOUNDS,
+    "uninitialized element": ErrorCode.TRAP_INDIRECT_CALL_TO_NULL,
+    "indirect call type mismatch": ErrorCode.TRAP_BAD_SIGNATURE,
+    "integer overflow": ErrorCode.TRAP_INTEGER_OVERFLOW,
+    "integer divide by zero": ErrorCode.TRAP_DIVIDE_BY_ZERO,
+    "invalid conversion to integer": ErrorCode.TRAP_BAD_CONVERSION,
+    "wasm `unreachable` instruction executed": ErrorCode.TRAP_UNREACHABLE,
+    "all fuel consumed by WebAssembly": ErrorCode.OUT_OF_FUEL,
+    "null reference": ErrorCode.TRAP_NULL_REFERENCE,
+}
+"""How the library words traps to our codes: a call of a component tells a trap by its words alone."""
+_HOST_CALL_BOUND = "fuel allocated for hostcalls has been exhausted"
+_ABOVE_LIMIT = re.compile(r"(memory|table) minimum size of \d+ \w+ exceeds (memory|table) limits$")
+_ENGINE_REFUSES = re.compile(
+    r"limit of \d+ .*reached|^resource limit exceeded|^component imports |matching implementation was not found|"
+    r"\(os error \d+\)$"
+)
+
+
+def take_component_error(error: int) -> GuestFault:
+    """The fault that an error from a component's instantiation or call stands for; frees the error.
+
+    Guests choose what their functions are called, which the library puts before the cause: only the last line counts.
+    """
+    frames = _take_frames(capi.error_wasm_trace, error)
+    return component_fault(capi.take_error(error), frames)
+
+
+def component_fault(text: str, frames: tuple[str, ...] = ()) -> GuestFault:
+    """The same for the error's text."""
+    cause = text.strip().rpartition("\n")[2].strip()
+    trap = (
+        _COMPONENT_TRAPS.get(cause.removeprefix("wasm trap: ")) if cause.startswith("wasm trap: ") else None
+    )
+    if trap is not None:
+        return GuestFault(trap, _EXPLANATIONS[trap], trap_frames=frames)
+    if cause.endswith(_HOST_CALL_BOUND):
+        return GuestFault(
+            ErrorCode.OUTPUT_LIMIT,
+            "the guest passed more to its host at once than the engine takes: some 2.5 million values",
+            trap_frames=frames,
+        )
+    if _ABOVE_LIMIT.search(cause):
+        return GuestFault(ErrorCode.MEMORY_LIMIT, f"the component does not start within its limits: {cause}")
+    if _ENGINE_REFUSES.search(cause):
+        return GuestFault(ErrorCode.INSTANCE_FAILED, cause, trap_frames=frames)
+    # Whatever else: what it passed is no value of its type, or a handle that it does not have.
+    return GuestFault(ErrorCode.TRAP_OTHER, cause, trap_frames=frames)
 
 
 def _take_frames(trace: capi.Function, source: int) -> tuple[str, ...]:

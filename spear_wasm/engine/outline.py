@@ -69,6 +69,7 @@ class ModuleReader:
         self._bodies = 0
         self._declared_data: int | None = None
         self._data_segments = 0
+        self._data_bytes = 0
         self._custom_sections = 0
         self._name_section: ByteCursor | None = None
 
@@ -101,6 +102,7 @@ class ModuleReader:
             largest_table=max(self._table_minimums, default=0),
             function_count=self._declared_functions,
             has_start=self._has_start,
+            data_bytes=self._data_bytes,
         )
 
     def _function_exports(self) -> tuple[FunctionExport, ...]:
@@ -196,7 +198,9 @@ class ModuleReader:
             section.skip(size)
 
     def _read_data(self, section: ByteCursor) -> None:
+        start = section.position
         self._data_segments = section.u32()
+        self._data_bytes = section.end - start
 
     _READERS: ClassVar[dict[SectionId, Callable[[ModuleReader, ByteCursor], None]]] = {
         SectionId.CUSTOM: _read_custom,
@@ -241,6 +245,8 @@ class ModuleReader:
             case ExternKind.TAG:
                 self._spaces.add(kind, 1)
                 return self._spaces.read_tag_type(section)
+            case ExternKind.RESOURCE | ExternKind.OTHER:
+                raise AssertionError("only components import these")
 
     def _read_export(self, section: ByteCursor) -> None:
         at = section.position

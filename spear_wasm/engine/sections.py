@@ -59,7 +59,11 @@ def sections_of(module: memoryview) -> Iterator[Section]:
     Raises:
         InvalidArtifact: the next one is unknown, unsupported, not in its place, or longer than the module.
     """
-    cursor = ByteCursor(module, len(HEADER), len(module), "module")
+    return sections_in(ByteCursor(module, len(HEADER), len(module), "module"))
+
+
+def sections_in(cursor: ByteCursor) -> Iterator[Section]:
+    """The same for a module that lies in something larger, from behind its header."""
     latest = SectionId.CUSTOM
     while cursor.position < cursor.end:
         start = cursor.position

@@ -10,6 +10,11 @@ from spear_wasm.engine import capi
 
 MAX_TABLES = 10
 """Tables of one module, at most."""
+MAX_INSTANCES = 2
+"""Instances of modules in one sandbox, at most, each with a memory: the guest's, and a companion's. A component may
+have as many memories."""
+MAX_CORE_INSTANCES = 100
+"""Instances of core modules that one component may consist of: those of componentize-py have fourteen."""
 HOST_STACK_BYTES = 1 << 20
 """What a fiber's stack holds beyond the guest's own: our host calls run Python on it."""
 
@@ -27,11 +32,16 @@ _FEATURES = {
     "wasm_custom_page_sizes": False,
     "wasm_wide_arithmetic": False,
     "wasm_relaxed_simd": False,
+    # Components of the third preview, with functions, streams and futures of their own scheduling.
+    "concurrency_support": False,
+    "wasm_component_model_async": False,
+    "wasm_component_model_map": False,
     "wasm_reference_types": True,
     "wasm_bulk_memory": True,
     "wasm_multi_value": True,
     "wasm_simd": True,
     "wasm_tail_call": True,
+    "wasm_component_model": True,
 }
 
 
@@ -49,8 +59,8 @@ class EngineSettings:
     wasm_stack_bytes: int
     sandboxes: int
 
-    def new_engine(self) -> int:
-        """A new engine with the pooling allocator; the caller deletes it."""
+    def new_engine(self, **bounds: int) -> int:
+        """A new engine with the pooling allocator, some of whose bounds may be others; the caller deletes it."""
         config = capi.config_new()
         capi.config_set(config, "epoch_interruption", True)
         capi.config_set(config, "consume_fuel", self.metered)
@@ -61,14 +71,19 @@ class EngineSettings:
         capi.config_set(config, "memory_guard_size", 1 << 16)
         for feature, enabled in _FEATURES.items():
             capi.config_set(config, feature, enabled)
-        self._set_pool(config)
+        self._set_pool(config, bounds)
         return int(capi.engine_new_with_config(config))
 
-    def _set_pool(self, config: int) -> None:
+    def _set_pool(self, config: int, bounds: dict[str, int]) -> None:
         pool = capi.pooling_config_new()
         options = {
-            "total_core_instances": self.sandboxes,
-            "total_memories": self.sandboxes,
+            # Counts, not slots: an instance is allocated when it is made, unlike a memory, a table or a stack.
+            "total_core_instances": self.sandboxes * MAX_CORE_INSTANCES,
+            "total_component_instances": self.sandboxes,
+            "max_core_instances_per_component": MAX_CORE_INSTANCES,
+            "max_memories_per_component": MAX_INSTANCES,
+            "max_tables_per_component": MAX_TABLES,
+            "total_memories": self.sandboxes * MAX_INSTANCES,
             "total_tables": self.sandboxes * MAX_TABLES,
             "total_stacks": self.sandboxes,
             "max_memories_per_module": 1,
@@ -80,10 +95,16 @@ class EngineSettings:
             "table_keep_resident": 1 << 14,
             "async_stack_keep_resident": 1 << 14,
         }
+        options.update(bounds)
         for option, value in options.items():
             capi.pooling_set(pool, option, value)
         capi.pooling_strategy_set(config, pool)
         capi.pooling_config_delete(pool)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Address space that an engine's pool reserves for linear memories."""
+        return self.sandboxes * MAX_INSTANCES * self.max_memory_bytes
 
     def fingerprint(self) -> str:
         """32 hex digits that differ whenever machine code compiled under other conditions must not be used."""

@@ -4,23 +4,29 @@ A guest's slice ends at the next tick. Nobody else ever advances an epoch: doing
 would end the slices of all others. The ticks come from a timer of the operating system, which calls into the
 library directly. A thread of ours would have to win the GIL for each of them, at the cost of every call, and
 would come late just when the server is busy.
+
+A tick has its price, too: the C library makes a thread for each. Guests that are expected to be brief hardly
+ever see one, so while there are no others ticks come less often.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from enum import IntEnum
 from typing import Protocol
 
 LINGER_SECONDS = 0.05
-"""How long the timer goes on without a guest: starting and stopping it costs more than many ticks."""
+"""How long a pace is kept that no guest needs: changing it costs more than many ticks."""
+PERIODS_OF_BRIEF = 5
+"""Ticks come so many times less often while all guests are expected to be brief."""
 
 
 class Timer(Protocol):
     """What a ticker starts and stops; see `spear_wasm.engine.interval_timer.IntervalTimer`."""
 
-    def start(self) -> None:
-        """Call every period from now on."""
+    def start(self, period: float) -> None:
+        """Call every period (seconds) from now on, whatever the period was before."""
         ...
 
     def stop(self) -> None:
@@ -32,8 +38,16 @@ class Timer(Protocol):
         ...
 
 
+class Pace(IntEnum):
+    """How often ticks come."""
+
+    REST = 0
+    SLOW = 1
+    FULL = 2
+
+
 class Ticker:
-    """Runs `timer`, of `period` seconds, while guests do. Owns a thread that stops it when none has for a while.
+    """Runs `timer`, with a tick every `period` seconds, while guests run. Owns a thread that slows it down again.
 
     A slice may be under way all that while: within one long operation, or because no tick has come for it.
     The timer's last call ends it, so no guest is left without a tick.
@@ -42,16 +56,16 @@ class Ticker:
     def __init__(self, timer: Timer, period: float) -> None:
         self.period = period
         self._timer = timer
-        # Written by any thread, each time in one step under the GIL. Whoever begins a slice writes
-        # `_last_slice`, then reads `_ticking`; the thread that stops the timer writes `_ticking`, then reads
-        # `_last_slice`. Whichever comes second sees the other, so no guest runs without a tick.
-        self._last_slice = 0.0
-        self._ticking = False
+        # Written by any thread, each time in one step under the GIL. Whoever begins a slice writes when, then
+        # reads `_pace`; the thread that slows the timer writes `_pace`, then reads when slices began. Whichever
+        # comes second sees the other, so no guest runs without the ticks that it needs.
+        self._last_brief = self._last_full = 0.0
+        self._pace = Pace.REST
         self._closing = False
         self._lag = 0.0
-        self._lock = threading.Lock()  # guards: that the timer runs just when _ticking says so
+        self._lock = threading.Lock()  # guards: that the timer runs as _pace says
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._stop_when_idle, name="spear-ticker", daemon=True)
+        self._thread = threading.Thread(target=self._slow_down, name="spear-ticker", daemon=True)
         self._thread.start()
 
     @property
@@ -60,41 +74,56 @@ class Ticker:
         return self._lag
 
     def begin_slice(self) -> None:
-        """A guest is about to run for a slice."""
-        self._last_slice = time.monotonic()
-        if not self._ticking:
-            self._start()
+        """A guest is about to run for a slice of one period."""
+        self._last_full = time.monotonic()
+        if self._pace is not Pace.FULL:
+            self._quicken(Pace.FULL)
+
+    def begin_brief_slice(self) -> None:
+        """A guest is about to run that is expected to end within a period; its slice has a few of them."""
+        self._last_brief = time.monotonic()
+        if self._pace is Pace.REST:
+            self._quicken(Pace.SLOW)
 
     def slice_was_cut(self, cpu_seconds: float) -> None:
-        """A tick ended a slice in which the guest used so much CPU time."""
+        """A tick ended a slice of one period in which the guest used so much CPU time."""
         # A statistic: an update lost between threads harms nothing.
         self._lag += (max(0.0, cpu_seconds - self.period) - self._lag) * 0.05
 
-    def _start(self) -> None:
+    def _quicken(self, pace: Pace) -> None:
         with self._lock:
-            if not self._ticking:
-                self._timer.start()
-                self._ticking = True
+            if self._pace < pace:
+                self._run_timer(pace)
+                self._pace = pace
         self._started.set()
 
-    def _stop_when_idle(self) -> None:
+    def _run_timer(self, pace: Pace) -> None:
+        self._timer.start(self.period if pace is Pace.FULL else self.period * PERIODS_OF_BRIEF)
+
+    def _slow_down(self) -> None:
         while not self._closing:
             self._started.wait()
             time.sleep(LINGER_SECONDS)
-            if self._is_idle():
-                self._stop()
+            if self._needed() < self._pace:
+                self._relax()
 
-    def _is_idle(self) -> bool:
-        return time.monotonic() - self._last_slice > LINGER_SECONDS
+    def _needed(self) -> Pace:
+        """The pace for the slices that began of late."""
+        long_ago = time.monotonic() - LINGER_SECONDS
+        if self._last_full >= long_ago:
+            return Pace.FULL
+        return Pace.SLOW if self._last_brief >= long_ago else Pace.REST
 
-    def _stop(self) -> None:
+    def _relax(self) -> None:
         with self._lock:
-            self._ticking = False
-            if self._is_idle():
+            before = self._pace
+            self._pace = Pace.REST  # whoever begins a slice from here on waits for the lock
+            self._pace = self._needed()
+            if self._pace is Pace.REST:
                 self._started.clear()
                 self._timer.stop()
-            else:
-                self._ticking = True
+            elif self._pace is not before:
+                self._run_timer(self._pace)
 
     def close(self) -> None:
         """Stop the thread and give the timer back. No guest may run any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from spear_wasm.config import InstancePoolConfig
-from spear_wasm.engine.engine import LinkedArtifact
+from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.limits import Limits
 from spear_wasm.pool.capacity import Capacity
 from spear_wasm.pool.instance_pool import InstancePool, PrepareLater

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from random import Random
 
-from spear_wasm.engine.engine import LinkedArtifact
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.guest_sandbox import GuestSandbox
+from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.limits import Limits
 from spear_wasm.pool.capacity import Capacity
 from spear_wasm.pool.pool import PoolStats
@@ -19,7 +19,7 @@ from spear_wasm.pool.terms import PoolTerms
 from spear_wasm.scheduling.policies import Candidate, MovingAverage
 
 Prepared = Callable[[bool], None]
-PrepareLater = Callable[[Sandbox, Prepared], None]
+PrepareLater = Callable[[GuestSandbox, Prepared], None]
 """Prepares a sandbox off the call path, then says whether that went well. Must not call back at once."""
 
 LIFETIME_JITTER = 0.1
@@ -60,7 +60,7 @@ class InstancePool:
         self._most_busy = 0
         self._preparation = MovingAverage()
         self._idle: dict[int, PooledSandbox] = {}  # by number, those that came last at the end
-        self._busy: dict[Sandbox, PooledSandbox | None] = {}  # None for what will not be kept
+        self._busy: dict[GuestSandbox, PooledSandbox | None] = {}  # None for what will not be kept
         self._preparing = 0
         self._served_ready = 0
         self._served_new = 0
@@ -73,7 +73,7 @@ class InstancePool:
 
     # Calls
 
-    def take(self, limits: Limits, *, fresh: bool) -> Sandbox:
+    def take(self, limits: Limits, *, fresh: bool) -> GuestSandbox:
         """One that is at hand if there is one and it may have these limits; otherwise a new one."""
         with self._lock:
             now = self._clock()
@@ -85,7 +85,7 @@ class InstancePool:
                 sandbox.arm(limits)
             else:
                 self._served_new += 1
-                sandbox = Sandbox(self.linked, limits)
+                sandbox = self.linked.new_sandbox(limits)
                 if fits:
                     pooled = self._pooled(sandbox, now)
             self._busy[sandbox] = pooled
@@ -102,7 +102,7 @@ class InstancePool:
             and limits.max_table_elements == self._limits.max_table_elements
         )
 
-    def _pooled(self, sandbox: Sandbox, born: float) -> PooledSandbox:
+    def _pooled(self, sandbox: GuestSandbox, born: float) -> PooledSandbox:
         lifetime = self._terms.max_lifetime * (1 - LIFETIME_JITTER * self._random.random())
         return PooledSandbox(sandbox, next(self._numbers), born, born + lifetime)
 
@@ -128,7 +128,7 @@ class InstancePool:
     def _candidate(self, pooled: PooledSandbox, now: float, *, busy: bool) -> Candidate:
         return pooled.candidate(now, busy=busy, uses_left=self._terms.max_uses - pooled.uses)
 
-    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:
+    def give_back(self, sandbox: GuestSandbox, use: Use | None) -> bool:
         """Keep a sandbox for another call, if the task reuses them and this one's time is not up."""
         with self._lock:
             pooled = self._busy.pop(sandbox)
@@ -176,7 +176,7 @@ class InstancePool:
         return len(self._idle) + self._preparing + (len(self._busy) if self._terms.reuse else 0)
 
     def _prepare_one(self) -> None:
-        sandbox, begun = Sandbox(self.linked, self._limits), self._clock()
+        sandbox, begun = self.linked.new_sandbox(self._limits), self._clock()
 
         def prepared(succeeded: bool) -> None:  # noqa: FBT001  the callback's one argument
             now = self._clock()
@@ -271,6 +271,6 @@ class InstancePool:
         for each in idle:
             self._discard(each.sandbox, each.held_bytes)
 
-    def _discard(self, sandbox: Sandbox, held_bytes: int) -> None:
+    def _discard(self, sandbox: GuestSandbox, held_bytes: int) -> None:
         sandbox.close()
         self._capacity.give_back(held_bytes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spear_wasm.engine.engine import LinkedArtifact
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.guest_sandbox import GuestSandbox
+from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.limits import Limits
 from spear_wasm.pool.pool import PoolStats
 from spear_wasm.pool.pooled_sandbox import Use
@@ -16,12 +16,12 @@ class NullPool:
         self.linked = linked
         self._served = 0
 
-    def take(self, limits: Limits, *, fresh: bool) -> Sandbox:  # noqa: ARG002  every sandbox is fresh here
+    def take(self, limits: Limits, *, fresh: bool) -> GuestSandbox:  # noqa: ARG002  every sandbox is fresh here
         """A new sandbox."""
         self._served += 1  # a statistic: a count lost between threads harms nothing
-        return Sandbox(self.linked, limits)
+        return self.linked.new_sandbox(limits)
 
-    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:  # noqa: ARG002  nothing is kept
+    def give_back(self, sandbox: GuestSandbox, use: Use | None) -> bool:  # noqa: ARG002  nothing is kept
         """No."""
         return False
 

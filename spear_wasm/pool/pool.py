@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from spear_wasm.engine.engine import LinkedArtifact
-    from spear_wasm.engine.sandbox import Sandbox
+    from spear_wasm.engine.guest_sandbox import GuestSandbox
+    from spear_wasm.engine.linked import LinkedArtifact
     from spear_wasm.limits import Limits
     from spear_wasm.pool.pooled_sandbox import Use
 
@@ -45,14 +45,14 @@ class Pool(Protocol):
 
     linked: LinkedArtifact
 
-    def take(self, limits: Limits, *, fresh: bool) -> Sandbox:
+    def take(self, limits: Limits, *, fresh: bool) -> GuestSandbox:
         """A sandbox with these limits armed, for one execution; the taker gives it back.
 
         It is `prepared` or has yet to be. With `fresh` it is one that was not made ahead.
         """
         ...
 
-    def give_back(self, sandbox: Sandbox, use: Use | None) -> bool:
+    def give_back(self, sandbox: GuestSandbox, use: Use | None) -> bool:
         """Whether the pool keeps a sandbox that it handed out; if not, the giver closes it.
 
         `use` is None unless the call ended well: whatever else happened, nobody knows what is left in there.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.scheduling.policies import Candidate, MovingAverage
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, gc=False):
     """What one call that ended well took of its sandbox."""
 
     seconds: float
@@ -26,7 +25,7 @@ class PooledSandbox:
         "_cpu_seconds", "_response", "born", "dies", "held_bytes", "idle_since", "number", "sandbox", "uses",
     )  # fmt: skip
 
-    def __init__(self, sandbox: Sandbox, number: int, born: float, dies: float) -> None:
+    def __init__(self, sandbox: GuestSandbox, number: int, born: float, dies: float) -> None:
         self.sandbox = sandbox
         self.number = number
         self.born = born
@@ -40,7 +39,7 @@ class PooledSandbox:
     def rest(self, now: float) -> None:
         """It is idle from now on."""
         self.idle_since = now
-        self.held_bytes = self.sandbox.memory_bytes()
+        self.held_bytes = self.sandbox.held_bytes()
 
     def served(self, use: Use) -> None:
         """One more call has ended well."""

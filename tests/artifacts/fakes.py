@@ -26,16 +26,21 @@ def digest_of(wasm: bytes) -> str:
     return hashlib.sha256(wasm).hexdigest()
 
 
+def everything_runs(_: ModuleInfo) -> None:
+    """For a store that asks nobody whether there is a runtime for a module."""
+
+
 class FakeCompiler:
     """Machine code is a function of the module's bytes and of `metered`.
 
     Modules that begin with `invalid` or `bomb` are refused. `during` runs within each compilation, before
-    there is any output.
+    there is any output, and `writing` when there is room for it.
     """
 
     def __init__(self, generation: str = "a") -> None:
         self.compiled: list[tuple[str, bool]] = []
         self.during: Callable[[], object] = lambda: None
+        self.writing: Callable[[], object] = lambda: None
         self.info = module_info("run")
         self.ending = b""
         self._generation = generation
@@ -43,7 +48,9 @@ class FakeCompiler:
     def fingerprint(self, *, metered: bool) -> str:
         return hashlib.sha256(f"{self._generation} {metered}".encode()).hexdigest()[:32]
 
-    def compile(self, wasm: Path, output: Path, *, metered: bool) -> Compilation:
+    def compile(
+        self, wasm: Path, output: Path, *, metered: bool, admit: Callable[[int], object]
+    ) -> Compilation:
         content = wasm.read_bytes()
         self.compiled.append((digest_of(content), metered))
         self.during()
@@ -52,7 +59,10 @@ class FakeCompiler:
         if content.startswith(b"bomb"):
             output.write_bytes(b"half a file")
             raise CompileRefused("took too long")
-        output.write_bytes(machine_code(content, metered=metered) + self.ending)
+        code = machine_code(content, metered=metered) + self.ending
+        admit(len(code))
+        self.writing()
+        output.write_bytes(code)
         return Compilation(self.info, seconds=0.25)
 
 

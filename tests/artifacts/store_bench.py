@@ -9,7 +9,7 @@ from typing import Any
 from spear_wasm.artifacts.code_cache import CodeCache
 from spear_wasm.artifacts.store import ArtifactStore, StoredArtifact, Upload
 from spear_wasm.config import ArtifactsConfig
-from tests.artifacts.fakes import FakeCompiler, digest_of
+from tests.artifacts.fakes import FakeCompiler, digest_of, everything_runs
 
 ONE, TWO, THREE = b"\0asm one", b"\0asm two", b"\0asm three"
 
@@ -29,7 +29,7 @@ class StoreBench:
             self.store.close()
         self.config = config or self.config
         self.code = CodeCache(self.directory, self.compiler)
-        self.store = ArtifactStore(self.directory, self.config, self.code)
+        self.store = ArtifactStore(self.directory, self.config, self.code, everything_runs)
         return self.store
 
     def begin(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -199,6 +201,34 @@ def test_code_that_there_is_no_room_for_is_refused_and_does_not_stay(bench: Benc
     assert bench.files == before
     assert bench.cache.bytes_on_disk() == sum(path.stat().st_size for path in before)
     bench.load()
+
+
+def test_code_that_there_is_no_room_for_is_never_written(bench: Bench) -> None:
+    written = threading.Event()
+    bench.compiler.writing = written.set
+    bench.room = 1
+    with pytest.raises(StorageFull):
+        bench.load()
+    assert not written.is_set()
+    assert bench.cache.bytes_on_disk() == 0
+
+
+def test_code_counts_from_before_it_is_written(bench: Bench) -> None:
+    counted: list[int] = []
+    bench.compiler.writing = lambda: counted.append(bench.cache.bytes_on_disk())
+    code = bench.load().path
+    assert counted == [code.stat().st_size]
+
+
+def test_code_whose_writing_fails_counts_no_longer(bench: Bench) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    bench.compiler.writing = fail
+    with pytest.raises(OSError, match="broken"):
+        bench.load()
+    assert bench.cache.bytes_on_disk() == 0
+    assert bench.files == []
 
 
 def test_code_that_is_made_again_needs_no_more_room_than_before(bench: Bench) -> None:
@@ -481,6 +511,14 @@ def test_only_code_of_known_artifacts_is_retained(bench: Bench) -> None:
     assert len(bench.files) == 2
     bench.cache.retain(set())
     assert bench.files == []
+
+
+def test_code_of_what_stands_beside_artifacts_is_retained(bench: Bench) -> None:
+    bench.load()
+    cache = CodeCache(bench.directory, bench.compiler, frozenset({DIGEST}))
+    cache.open(lambda: None)
+    cache.retain(set())
+    assert len(bench.files) == 2
 
 
 def test_bytes_on_disk_are_those_of_the_files(bench: Bench) -> None:

@@ -19,10 +19,10 @@ from spear_wasm.artifacts.catalog import Catalog
 from spear_wasm.artifacts.code_cache import CodeCache
 from spear_wasm.artifacts.store import ArtifactStore
 from spear_wasm.config import ArtifactsConfig
-from tests.artifacts.fakes import FakeCompiler
+from tests.artifacts.fakes import FakeCompiler, everything_runs
 
 directory = Path(sys.argv[1])
-store = ArtifactStore(directory, ArtifactsConfig(), CodeCache(directory, FakeCompiler()))
+store = ArtifactStore(directory, ArtifactsConfig(), CodeCache(directory, FakeCompiler()), everything_runs)
 upload = store.begin_upload("kept", "v", "", 0, {})
 upload.write(b"kept")
 upload.finish()

@@ -17,7 +17,7 @@ from spear_wasm.errors import (
     InvalidRequest,
     VersionExists,
 )
-from tests.artifacts.fakes import FakeCompiler, digest_of
+from tests.artifacts.fakes import FakeCompiler, digest_of, everything_runs
 from tests.artifacts.store_bench import ONE, TWO, StoreBench
 
 UNKNOWN = "0" * 64
@@ -194,7 +194,9 @@ def test_malformed_references_are_refused(bench: StoreBench) -> None:
 def test_a_directory_has_one_store_at_a_time_and_the_error_says_whose(bench: StoreBench) -> None:
     bench.put(ONE, "calc")
     with pytest.raises(ConfigurationError, match=f"process {os.getpid()}") as caught:
-        ArtifactStore(bench.directory, bench.config, CodeCache(bench.directory, FakeCompiler("other")))
+        ArtifactStore(
+            bench.directory, bench.config, CodeCache(bench.directory, FakeCompiler("other")), everything_runs
+        )
     assert caught.value.metadata["pid"] == str(os.getpid())
     assert len(bench.files("code")) == 2, "who is refused removes nothing"
     bench.opened()
@@ -208,7 +210,9 @@ def test_closing_again_is_harmless(bench: StoreBench) -> None:
 
 def test_a_store_is_closed_at_the_end_of_its_block(tmp_path: Path, compiler: FakeCompiler) -> None:
     for _ in range(2):
-        with ArtifactStore(tmp_path, ArtifactsConfig(), CodeCache(tmp_path, compiler)) as store:
+        with ArtifactStore(
+            tmp_path, ArtifactsConfig(), CodeCache(tmp_path, compiler), everything_runs
+        ) as store:
             assert store.counts() == (0, 0)
 
 
@@ -226,7 +230,7 @@ def test_an_upload_that_outlives_its_store_leaves_nothing(bench: StoreBench) -> 
 def test_a_catalogue_that_is_none_is_the_operators_mistake(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "catalog.db").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"catalog\.db"):
-        ArtifactStore(tmp_path, ArtifactsConfig(), CodeCache(tmp_path, FakeCompiler()))
+        ArtifactStore(tmp_path, ArtifactsConfig(), CodeCache(tmp_path, FakeCompiler()), everything_runs)
 
 
 def test_a_catalogue_of_a_newer_version_is_not_touched(bench: StoreBench) -> None:
@@ -245,4 +249,4 @@ def test_a_store_that_cannot_open_lets_go_of_the_directory(tmp_path: Path) -> No
     (tmp_path / "catalog.db").write_bytes(b"no database" * 100)
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=r"catalog\.db"):
-            ArtifactStore(tmp_path, ArtifactsConfig(), CodeCache(tmp_path, FakeCompiler()))
+            ArtifactStore(tmp_path, ArtifactsConfig(), CodeCache(tmp_path, FakeCompiler()), everything_runs)

@@ -17,7 +17,7 @@ from spear_wasm.artifacts.code_cache import CodeCache
 from spear_wasm.artifacts.store import ArtifactStore
 from spear_wasm.config import ArtifactsConfig
 from spear_wasm.errors import ArtifactDeleted, ArtifactInUse, ArtifactNotFound, StorageFull, VersionExists
-from tests.artifacts.fakes import FakeCompiler, digest_of
+from tests.artifacts.fakes import FakeCompiler, digest_of, everything_runs
 
 MAX_ENTRIES = 6
 WASMS = st.sampled_from([b"one", b"two", b"three"])
@@ -44,7 +44,9 @@ class StoreModel(RuleBasedStateMachine):
 
     def open(self) -> None:
         config = ArtifactsConfig(max_artifacts=MAX_ENTRIES)
-        self.store = ArtifactStore(self.directory, config, CodeCache(self.directory, FakeCompiler()))
+        self.store = ArtifactStore(
+            self.directory, config, CodeCache(self.directory, FakeCompiler()), everything_runs
+        )
 
     def teardown(self) -> None:
         self.store.close()

@@ -20,13 +20,17 @@ from spear_wasm.errors import SpearError
 
 
 class FakeServer:
-    """Answers with `answers[method]`: a message, a list of them used up in turn, an error, or what it streams."""
+    """Answers with `answers[method]`: a message, a list of them used up in turn, an error, or what it streams.
+
+    Which functions an artifact has is told, `functions`, and not remembered, unless there is another answer.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.requests: list[Any] = []
         self.time_remaining: float | None = None
         self.address = ""
+        self.functions: tuple[str, ...] = ("f",)
 
     @property
     def request(self) -> Any:
@@ -68,6 +72,8 @@ class FakeServer:
         return lambda request, context: self._answer(method, request, context)
 
     def _answer(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+        if method == "GetArtifact" and method not in self.answers:
+            return artifact(functions=[artifact_pb2.FunctionSignature(name=each) for each in self.functions])
         self.requests.append(request if isinstance(request, Message) else list(request))
         self.time_remaining = context.time_remaining()
         answer = self.answers[method]

@@ -62,6 +62,44 @@ def test_options_may_stand_between_negative_numbers(server: FakeServer, cli: Cli
     ]
 
 
+def test_a_program_is_meant_where_no_function_is_named(server: FakeServer, cli: Cli) -> None:
+    server.answers_with()
+    assert cli("call", "report", "--env", "LEVEL=2").exit_code == 0
+    assert server.request.function_name == "_start"
+    assert dict(server.request.context.environment) == {"LEVEL": "2"}
+
+
+def test_a_program_has_arguments_and_standard_input(server: FakeServer, cli: Cli) -> None:
+    server.answers_with()
+    assert cli("call", "report", "_start", "2026", "--stdin", stdin=b"\0").exit_code == 0
+    assert [(each.name, decode(each.value)) for each in server.request.parameters] == [
+        ("", "2026"), ("stdin", b"\0"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_of_a_program_the_first_word_is_its_first_argument(server: FakeServer, cli: Cli, stdin: bool) -> None:
+    server.functions = ("_start",)
+    server.answers_with()
+    assert cli("call", "report", "2026", "-7", *["--stdin"] * stdin, stdin=b"\0").exit_code == 0
+    assert server.request.function_name == "_start"
+    assert sent(server) == ["2026", "-7", b"\0"][: 2 + stdin]
+
+
+def test_what_is_the_name_of_a_function_is_none_of_a_programs_arguments(server: FakeServer, cli: Cli) -> None:
+    server.functions = ("_start", "count_vowels")
+    server.answers_with()
+    cli("call", "vowels", "count_vowels", "hello")
+    assert (server.request.function_name, sent(server)) == ("count_vowels", ["hello"])
+
+
+def test_what_a_program_printed_is_shown_once(server: FakeServer, cli: Cli) -> None:
+    server.answers_with(BytesValue(value=b"printed\n"), stdout=b"printed\n", exit_code=0)
+    result = cli("call", "report")
+    assert result.stdout == "printed\n"
+    assert result.stderr.startswith("cpu ")
+
+
 @pytest.mark.parametrize(
     ("document", "positional", "named"),
     [
@@ -99,9 +137,10 @@ def test_limits_and_timeout_are_sent_in_the_units_of_the_wire(server: FakeServer
     )
 
 
-@pytest.mark.parametrize("mode", [(), ("--async",)])
+@pytest.mark.parametrize("mode", [(), ("--async",), ("--stream",)])
 def test_retries_are_asked_for(server: FakeServer, cli: Cli, mode: tuple[str, ...]) -> None:
     server.answers_with()
+    server.emits()
     cli("call", "calc", "f", "--retries", "3", *mode)
     assert server.request.context.max_retries == 3
 
@@ -111,7 +150,6 @@ def test_retries_are_asked_for(server: FakeServer, cli: Cli, mode: tuple[str, ..
     [
         ("--fule", "3"),
         ("--retries", "-1"),
-        ("--retries", "1", "--stream"),
         ("-x",),
         ("--timeout", "soon"),
         ("--timeout", "0"),

@@ -21,7 +21,7 @@ def test_messages_are_on_standard_output_as_they_are_and_the_end_is_not(server: 
     result = cli("call", "emitter", "emit", "--stream", "2")
     assert result.exit_code == 0
     assert result.stdout_bytes == b"one\n\xff\0"
-    assert result.stderr == ("counting\nresult: 2\ncpu 1.5 ms · wall < 1 ms · queue 0 us · peak memory 0 B\n")
+    assert result.stderr == ("counting\nresult: 2\ncpu 1.5 ms · wall < 1 ms · queue 0 us\n")
     assert server.request.execution_mode == function_pb2.EXECUTION_MODE_STREAM
 
 

@@ -12,9 +12,17 @@ from spear_wasm.config import Config
 from tests.cli.conftest import Cli
 from tests.cli.fake_server import FakeServer, artifact
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+COMPONENTS = FIXTURES / "components"
+MODULES = [
+    path
+    for kind in ("wasm", "wasi", "extism", "components")
+    for path in sorted((FIXTURES / kind).glob("*.wasm"))
+]
+
 ADD_WAT = """\
 (module
-  (import "spear" "log" (func (param i32 i32)))
+  (import "spear" "write_log" (func (param i32 i32)))
   (memory (export "memory") 1 4)
   (func (export "add") (param $left i32) (param $right i32) (result i32)
     (i32.add (local.get $left) (local.get $right))))
@@ -138,7 +146,7 @@ def test_inspect_reads_a_file_without_a_server(cli: Cli, wat: Path) -> None:
     assert result.exit_code == 0
     assert "  add(left: i32, right: i32) -> i32\n" in result.stdout
     assert "64 KiB, may grow to 256 KiB" in result.stdout
-    assert "spear   log" in result.stdout
+    assert "spear   write_log" in result.stdout
 
 
 def test_inspect_describes_a_file_to_programs(cli: Cli, wat: Path) -> None:
@@ -146,6 +154,40 @@ def test_inspect_describes_a_file_to_programs(cli: Cli, wat: Path) -> None:
     (function,) = document["functions"]
     assert function["params"] == [{"name": "left", "type": "i32"}, {"name": "right", "type": "i32"}]
     assert document["memory_max_pages"] == 4
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_inspect_reads_what_every_toolchain_makes(cli: Cli, path: Path) -> None:
+    result = cli("inspect", str(path))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "functions" in result.stdout
+
+
+def test_inspect_shows_what_a_component_in_a_file_offers(cli: Cli) -> None:
+    result = cli("inspect", str(COMPONENTS / "calc.wasm"))
+    assert result.exit_code == 0
+    assert "  find(texts: list<string>, wanted: string) -> option<u32>\n" in result.stdout
+    assert (
+        "  lab:calc/shapes@0.1.0#counter.up(self: counter as record { start: u32 }) -> u32\n" in result.stdout
+    )
+    document = json.loads(cli("inspect", str(COMPONENTS / "calc.wasm"), "--format", "json").stdout)
+    assert {"name": "add", "params": [{"name": "a", "type": "s32"}, {"name": "b", "type": "s32"}],
+            "results": [{"name": "", "type": "s32"}]} in document["functions"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("component", "function"), [("program", "_start("), ("http", "handle(")])
+def test_inspect_shows_what_a_runtime_makes_of_a_component(cli: Cli, component: str, function: str) -> None:
+    result = cli("inspect", str(COMPONENTS / f"{component}.wasm"))
+    assert f"\n  {function}" in result.stdout
+    assert "func func" not in result.stdout
+
+
+def test_inspect_shows_a_component_that_nobody_runs_all_the_same(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "wanting.wat"
+    file.write_text(
+        '(component (import "a:b/c" (instance (export "f" (func (param "x" u8))))))', encoding="utf-8"
+    )
+    assert "a:b/c   f     func(x: u8)" in cli("inspect", str(file)).stdout
 
 
 def test_inspect_refuses_a_file_that_is_no_module(cli: Cli, tmp_path: Path) -> None:
@@ -160,6 +202,14 @@ def test_rm_removes(server: FakeServer, cli: Cli) -> None:
     assert server.request == artifact_pb2.DeleteArtifactRequest(reference="calc:1", force=True)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_task_is_removed(server: FakeServer, cli: Cli, force: bool) -> None:
+    server.answers["DeleteTask"] = function_pb2.DeleteTaskResponse(success=True, deleted=True)
+    result = cli("rm", "--task", "mornings", *["--force"] * force)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert server.request == function_pb2.DeleteTaskRequest(task_id="mornings", force=force)
+
+
 # --- tasks, health, stats -----------------------------------------------------------------------------------
 
 
@@ -171,10 +221,12 @@ def test_tasks_are_listed(server: FakeServer, cli: Cli) -> None:
         updated_at=1_767_323_045_678,
         execution_count=7,
         last_status=function_pb2.EXECUTION_STATUS_COMPLETED,
+        running_executions=2,
+        pending_executions=3,
     )
     server.answers["ListTasks"] = function_pb2.ListTasksResponse(tasks=[task])
     _, row = cli("tasks").stdout.splitlines()
-    assert row.split() == ["calc:1", "calc", "7", "COMPLETED", "2026-01-02", "03:04:05", "task-1"]
+    assert row.split() == ["calc:1", "calc", "2", "3", "7", "COMPLETED", "2026-01-02", "03:04:05", "task-1"]
     (listed,) = json.loads(cli("tasks", "--format", "json").stdout)["tasks"]
     assert listed["last_status"] == "EXECUTION_STATUS_COMPLETED"
     assert listed["updated_at"] == 1_767_323_045_678
@@ -212,7 +264,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path, Config]]:
     """What the server was started with, in place of a server."""
     started: list[tuple[str, Path, Config]] = []
 
-    def serve(address: str, data_dir: Path, config: Config, on_listening: object) -> None:
+    def serve(address: str, data_dir: Path, config: Config, on_listening: object, *, insecure: bool) -> None:
+        assert not insecure
         started.append((address, data_dir, config))
         assert callable(on_listening)
         on_listening("127.0.0.1:4711")

@@ -68,7 +68,8 @@ def refusal(binary: bytes, ceiling: ModuleCeiling = CEILING) -> InvalidArtifact:
         (b"\0asm\1\0\0", 7, "ends within the header"),
         (b"\0asm\2\0\0\0", 4, "another version (02 00 00 00)"),
         (b"\0asm\2", 4, "another version (02)"),
-        (b"\0asm\x0d\0\1\0", 4, "component"),
+        (b"\0asm\x0e\0\1\0", 4, "component of another version"),
+        (b"\0asm\x0d\0\1", 7, "ends within the header"),
         (b"(module)", 0, "wat2wasm"),
         (b"  \n;; hello\n(module)", 3, "wat2wasm"),
         (b"\xef\xbb\xbf(component)", 3, "wat2wasm"),
@@ -100,9 +101,8 @@ def test_code_precompiled_by_wasmtime_is_refused() -> None:
         check_kind(bytes(compiled[:64]))
 
 
-def test_a_component_made_by_tools_is_refused_as_a_component() -> None:
-    with pytest.raises(InvalidArtifact, match="component; this server runs core modules only"):
-        check_kind(wat("(component)"))
+def test_a_component_is_accepted() -> None:
+    check_kind(wat("(component)"))
 
 
 def test_the_header_of_a_core_module_is_accepted_whatever_follows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -21,16 +22,18 @@ import pytest
 from msgspec.structs import replace as replaced
 
 from spear_wasm.config import CompileConfig, Seconds, Size
-from spear_wasm.engine.compile_child import NICENESS
-from spear_wasm.engine.compiler import Compiler
+from spear_wasm.engine import compiler as compiler_module
+from spear_wasm.engine.compile_child import NICENESS, Job, Report
+from spear_wasm.engine.compiler import Compiler, OwnTurns
 from spear_wasm.engine.settings import EngineSettings
-from spear_wasm.errors import CompileRefused, CompilerKilled, InvalidArtifact, ServerDraining
+from spear_wasm.errors import CompileRefused, CompilerKilled, InvalidArtifact, ServerDraining, StorageFull
 from spear_wasm.model import WASM_PAGE_BYTES
 from tests.engine.modules_by_hand import (
     CODE,
     FUNCTION,
     HEADER,
     I32,
+    MEMORY,
     NULLARY,
     TYPE,
     function_type,
@@ -166,6 +169,32 @@ def test_a_memory_that_a_module_hides_is_exported_in_its_machine_code(workshop: 
         assert sandbox.memory_bytes() == WASM_PAGE_BYTES
 
 
+def test_the_size_of_the_code_is_told_before_any_is_written(
+    make_compiler: MakeCompiler, tmp_path: Path
+) -> None:
+    wasm, code = tmp_path / "module.wasm", tmp_path / "code"
+    wasm.write_bytes(functions(10))
+    told: list[tuple[int, bool]] = []
+    make_compiler(ROOMY).compile(
+        wasm, code, metered=False, admit=lambda size: told.append((size, code.exists()))
+    )
+    assert told == [(code.stat().st_size, False)]
+
+
+def test_code_that_is_not_admitted_is_not_written(make_compiler: MakeCompiler, tmp_path: Path) -> None:
+    wasm, code = tmp_path / "module.wasm", tmp_path / "code"
+    wasm.write_bytes(functions(1))
+    compiler = make_compiler(ROOMY)
+
+    def refuse(size: int) -> None:
+        raise StorageFull(f"no room for {size} bytes")
+
+    with pytest.raises(StorageFull, match="no room for"):
+        compiler.compile(wasm, code, metered=False, admit=refuse)
+    assert compiler.child_pids() == []
+    assert not code.exists()
+
+
 # --- what is refused --------------------------------------------------------------------------------------
 
 
@@ -187,14 +216,27 @@ def test_bytes_that_are_no_module_are_refused_with_the_offset_of_what_is_wrong(
     assert caught.value.metadata == {"offset": offset}
 
 
-def test_a_module_that_does_not_validate_is_refused_with_the_engines_words(
-    make_compiler: MakeCompiler, compilations: Compilations
+@pytest.mark.parametrize("before", [(), (section(MEMORY, b"\x00\x01"),)], ids=["plain", "with-hidden-memory"])
+def test_a_module_that_is_not_valid_is_refused_with_the_engines_words_and_the_byte_that_was_uploaded(
+    make_compiler: MakeCompiler, compilations: Compilations, before: tuple[bytes, ...]
 ) -> None:
-    pops_nothing = one_function(b"\x1a")
-    with pytest.raises(InvalidArtifact, match=r"does not compile.*at offset 23: type mismatch") as caught:
+    pops_nothing = module(
+        section(TYPE, NULLARY), section(FUNCTION, b"\0"), *before, section(CODE, sized(b"\0\x1a\x0b"))
+    )
+    offset = pops_nothing.index(b"\x1a\x0b")
+    with pytest.raises(InvalidArtifact, match=rf"not valid: type mismatch.* \(at byte {offset}\)$") as caught:
         compilations.run(make_compiler(ROOMY), pops_nothing)
     assert "\n" not in caught.value.message
-    assert caught.value.metadata == {}
+    assert caught.value.metadata == {"offset": str(offset)}
+
+
+def test_what_is_valid_and_yet_does_not_compile_is_refused_with_the_compilers_words(
+    make_compiler: MakeCompiler, compilations: Compilations
+) -> None:
+    large_instance = wasm_of(f"(module {'(global i32 (i32.const 0))' * 100_000})")
+    with pytest.raises(InvalidArtifact, match=r"does not compile: .*instance size") as caught:
+        compilations.run(make_compiler(ROOMY), large_instance)
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -315,6 +357,22 @@ def test_a_child_that_is_killed_from_outside_is_our_fault_and_not_the_modules(
     held.let_go()
 
 
+def test_a_child_that_is_gone_before_it_hears_of_its_job_is_a_refusal_too(
+    make_compiler: MakeCompiler, compilations: Compilations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report_of_the_dead(child: subprocess.Popen[bytes], job: Job) -> Report:
+        child.kill()
+        child.wait()
+        return report_of(child, job)
+
+    report_of = compiler_module._report_of
+    monkeypatch.setattr(compiler_module, "_report_of", report_of_the_dead)
+    compiler = make_compiler(ROOMY)
+    with pytest.raises(CompilerKilled):
+        compilations.begin(compiler).result.result()
+    assert compiler.child_pids() == []
+
+
 # --- the child --------------------------------------------------------------------------------------------
 
 
@@ -337,9 +395,10 @@ def test_a_child_knows_nothing_of_our_environment(child: psutil.Process) -> None
 
 
 def test_a_child_is_limited_and_steps_back_behind_calls(child: psutil.Process) -> None:
-    address_space = (300 << 20) + PLAIN.max_memory_bytes
+    of_an_engine = replace(PLAIN, sandboxes=1).reserved_bytes
+    address_space = (300 << 20) + of_an_engine
     assert child.rlimit(resource.RLIMIT_CPU) == (7, 8)
-    assert child.rlimit(resource.RLIMIT_AS) == (address_space, address_space)
+    assert child.rlimit(resource.RLIMIT_AS) == (address_space, address_space + of_an_engine)
     assert child.rlimit(resource.RLIMIT_CORE) == (0, 0)
     assert child.nice() == NICENESS
 
@@ -363,7 +422,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
 from spear_wasm.config import CompileConfig
-from spear_wasm.engine.compiler import Compiler
+from spear_wasm.engine.compiler import Compiler, OwnTurns
 from tests.workshop import METERED, PLAIN
 Compiler(PLAIN, METERED, CompileConfig()).compile(Path({str(pipe)!r}), Path({str(tmp_path / "code")!r}), metered=False)
 """
@@ -385,25 +444,29 @@ Compiler(PLAIN, METERED, CompileConfig()).compile(Path({str(pipe)!r}), Path({str
 # --- turns and the end ------------------------------------------------------------------------------------
 
 
-class WatchedTurns(threading.Semaphore):
-    """A semaphore that tells when somebody has to wait for it."""
+class WatchedTurns(OwnTurns):
+    """Turns that tell when somebody has to wait for one."""
 
-    def __init__(self, value: int) -> None:
-        super().__init__(value)
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
         self.somebody_waits = threading.Event()
 
-    def __enter__(self) -> bool:  # type: ignore[override]  # the base class takes arguments here
-        if not self.acquire(blocking=False):
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        if not self._turns.acquire(blocking=False):
             self.somebody_waits.set()
-            self.acquire()
-        return True
+            self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 def test_compilations_above_the_number_allowed_wait_their_turn(
     make_compiler: MakeCompiler, compilations: Compilations
 ) -> None:
     compiler = make_compiler(ROOMY)
-    turns = compiler._turns = WatchedTurns(1)
+    compiler._turns = turns = WatchedTurns(1)
     first = compilations.begin(compiler)
     first.wait_for_child()
     pids = compiler.child_pids()
@@ -435,7 +498,7 @@ def test_closing_ends_what_runs_and_what_waits_and_refuses_what_comes(
     make_compiler: MakeCompiler, compilations: Compilations
 ) -> None:
     compiler = make_compiler(ROOMY)
-    turns = compiler._turns = WatchedTurns(1)
+    compiler._turns = turns = WatchedTurns(1)
     running = compilations.begin(compiler)
     running.wait_for_child()
     (pid,) = compiler.child_pids()

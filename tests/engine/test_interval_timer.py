@@ -40,14 +40,14 @@ def calls() -> Calls:
 
 
 def test_a_timer_that_was_not_started_calls_nobody(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7, SOON)):
+    with closing(IntervalTimer(calls.address, 7)):
         pass
     assert calls.made == []
 
 
 def test_a_running_timer_calls_again_and_again_from_threads_of_its_own(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7, SOON)) as timer:
-        timer.start()
+    with closing(IntervalTimer(calls.address, 7)) as timer:
+        timer.start(SOON)
         for _ in range(3):
             assert calls.happened.acquire(timeout=10)
         made = list(calls.made)
@@ -57,29 +57,29 @@ def test_a_running_timer_calls_again_and_again_from_threads_of_its_own(calls: Ca
 
 
 def test_stopping_a_timer_makes_one_last_call_at_once(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7, NEVER)) as timer:
-        timer.start()
+    with closing(IntervalTimer(calls.address, 7)) as timer:
+        timer.start(NEVER)
         timer.stop()
         assert calls.made == [(7, threading.get_ident())]
 
 
 def test_a_stopped_timer_can_be_started_again(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7, SOON)) as timer:
-        timer.start()
+    with closing(IntervalTimer(calls.address, 7)) as timer:
+        timer.start(SOON)
         timer.stop()
-        timer.start()
+        timer.start(SOON)
         assert calls.happened.acquire(timeout=10)
         assert calls.happened.acquire(timeout=10)
         timer.stop()
 
 
 def test_a_closed_timer_calls_no_more(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7, SOON)) as timer:
-        timer.start()
+    with closing(IntervalTimer(calls.address, 7)) as timer:
+        timer.start(SOON)
         assert calls.happened.acquire(timeout=10)
     made, clock = len(calls.made), Calls()
-    with closing(IntervalTimer(clock.address, 7, SOON)) as timer:
-        timer.start()
+    with closing(IntervalTimer(clock.address, 7)) as timer:
+        timer.start(SOON)
         for _ in range(20):
             assert clock.happened.acquire(timeout=10)
         timer.stop()
@@ -87,5 +87,13 @@ def test_a_closed_timer_calls_no_more(calls: Calls) -> None:
 
 
 def test_a_period_that_the_system_does_not_take_is_an_error(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7, -1.0)) as timer, pytest.raises(OSError, match="Invalid"):
-        timer.start()
+    with closing(IntervalTimer(calls.address, 7)) as timer, pytest.raises(OSError, match="Invalid"):
+        timer.start(-1.0)
+
+
+def test_a_running_timer_takes_another_period_at_once(calls: Calls) -> None:
+    with closing(IntervalTimer(calls.address, 7)) as timer:
+        timer.start(NEVER)
+        timer.start(SOON)
+        assert calls.happened.acquire(timeout=10)
+        timer.stop()

@@ -10,10 +10,11 @@ from contextlib import closing
 import pytest
 
 from spear_wasm.engine.engine import Engine
-from spear_wasm.engine.ticker import LINGER_SECONDS, Ticker
+from spear_wasm.engine.ticker import LINGER_SECONDS, PERIODS_OF_BRIEF, Ticker
 from tests.workshop import PLAIN, Workshop, run_slice, sandbox_of, start
 
 PERIOD = 0.001
+PACES = {PERIOD: "start", PERIODS_OF_BRIEF * PERIOD: "start slowly"}
 NOT_FOR_LONG = 10.0
 """Seconds that a test waits for what has to happen at once."""
 
@@ -26,8 +27,8 @@ class RecordedTimer:
         self.happened = threading.Semaphore(0)
         self.while_stopping: Callable[[], object] = lambda: None
 
-    def start(self) -> None:
-        self._note("start")
+    def start(self, period: float) -> None:
+        self._note(PACES[period])
 
     def stop(self) -> None:
         self.while_stopping()
@@ -149,6 +150,36 @@ def test_guests_that_keep_coming_keep_the_timer_running(
         time.wake_sleeper()
     time.wait_for_sleeper()
     assert timer.calls == ["start"]
+
+
+def test_guests_expected_to_be_brief_have_few_ticks(ticker: Ticker, timer: RecordedTimer) -> None:
+    for _ in range(3):
+        ticker.begin_brief_slice()
+    assert timer.calls == ["start slowly"]
+
+
+def test_a_guest_that_may_be_long_has_all_ticks_beside_brief_ones(
+    ticker: Ticker, timer: RecordedTimer
+) -> None:
+    ticker.begin_brief_slice()
+    ticker.begin_slice()
+    ticker.begin_brief_slice()
+    assert timer.calls == ["start slowly", "start"]
+
+
+def test_ticks_are_few_again_when_only_brief_guests_have_run_for_a_while(
+    ticker: Ticker, timer: RecordedTimer, time: HeldTime
+) -> None:
+    ticker.begin_slice()
+    time.wait_for_sleeper()
+    time.now += 2 * LINGER_SECONDS
+    ticker.begin_brief_slice()
+    time.wake_sleeper()
+    timer.wait_for("start", "start slowly")
+    time.wait_for_sleeper()
+    time.now += 2 * LINGER_SECONDS
+    time.wake_sleeper()
+    timer.wait_for("start", "start slowly", "stop")
 
 
 class WatchedLock:

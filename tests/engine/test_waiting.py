@@ -15,7 +15,7 @@ import pytest
 from spear_wasm.engine.host_calls import CallingSandbox, HostFunction, Waits
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.sandbox import Sandbox, Values
-from spear_wasm.engine.wait import Wait
+from spear_wasm.engine.wait import Wait, turn_of_others
 from spear_wasm.model import ErrorCode, FunctionType, ValueType
 from tests.workshop import (
     Workshop,
@@ -126,6 +126,23 @@ def test_one_that_need_not_wait_answers_at_once(workshop: Workshop) -> None:
     host = Host(times=0)
     with sandbox_of(workshop.link(ASKS_ITS_HOST, asked(host.answer))) as sandbox:
         assert call(sandbox, "ask_twice") == (5,)
+
+
+def test_what_is_over_already_ends_a_slice_all_the_same(workshop: Workshop) -> None:
+    turns = []
+
+    def give_turns_away(_: CallingSandbox, number: int, _more: float) -> Waits:
+        for turn in range(3):
+            turns.append(turn)
+            yield turn_of_others()
+        return number
+
+    linked = workshop.link(ASKS_ITS_HOST, asked(give_turns_away))
+    with sandbox_of(linked) as sandbox, asking(sandbox, "ask", 7, 0.0) as steps:
+        for number in range(3):
+            run_until(sandbox, steps, partial(turns.__contains__, number))
+            assert turns == list(range(number + 1))
+        assert run_to_end(sandbox, steps) == (14,)
 
 
 def test_a_guest_may_wait_again_in_the_same_slice_in_which_it_was_woken(workshop: Workshop) -> None:

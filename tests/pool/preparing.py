@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from runtimes.core.host import RUNTIME
-from spear_wasm.engine.engine import LinkedArtifact
+from spear_wasm.engine.guest_sandbox import GuestSandbox
+from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.engine.sandbox import Sandbox
 from spear_wasm.limits import Limits
 from spear_wasm.pool.instance_pool import Prepared
 from tests.workshop import run_to_end
 
 
-def prepare(sandbox: Sandbox) -> None:
+def prepare(sandbox: GuestSandbox) -> None:
     """All that comes before the first call."""
-    run_to_end(sandbox, RUNTIME.preparation(sandbox.linked.module)(sandbox))
+    run_to_end(sandbox, RUNTIME.preparation(sandbox.linked.module, None)(cast("Sandbox", sandbox)))
 
 
 class Preparer:
     """Stands for the executor: what a pool wants prepared waits here."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Sandbox, Prepared]] = deque()
+        self.waiting: deque[tuple[GuestSandbox, Prepared]] = deque()
 
-    def __call__(self, sandbox: Sandbox, prepared: Prepared) -> None:
+    def __call__(self, sandbox: GuestSandbox, prepared: Prepared) -> None:
         self.waiting.append((sandbox, prepared))
 
     def finish_one(self) -> None:
@@ -45,7 +46,7 @@ class Preparer:
 class CountedSandbox(Sandbox):
     """A sandbox that tells whether each is closed once."""
 
-    open: ClassVar[set[Sandbox]] = set()
+    open: ClassVar[set[GuestSandbox]] = set()
 
     def __init__(self, linked: LinkedArtifact, limits: Limits) -> None:
         super().__init__(linked, limits)

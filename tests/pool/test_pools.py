@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from spear_wasm.config import InstancePoolConfig
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine import engine
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.limits import Limits
 from spear_wasm.pool import (
     Capacity,
@@ -20,8 +21,6 @@ from spear_wasm.pool import (
     PoolFactory,
     PoolTerms,
     Use,
-    instance_pool,
-    null_pool,
 )
 from spear_wasm.pool.scaling import Scaling
 from tests.pool.preparing import CountedSandbox, Preparer, prepare
@@ -34,8 +33,7 @@ MakePool = Callable[..., Pool]
 
 @pytest.fixture(autouse=True)
 def _every_sandbox_is_closed_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (instance_pool, null_pool):
-        monkeypatch.setattr(module, "Sandbox", CountedSandbox)
+    monkeypatch.setattr(engine, "Sandbox", CountedSandbox)
     yield
     left = set(CountedSandbox.open)
     CountedSandbox.open.clear()
@@ -97,7 +95,7 @@ USE = Use(seconds=0.001, cpu_ns=1000)
 
 
 @contextlib.contextmanager
-def handed_out(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> Iterator[Sandbox]:
+def handed_out(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> Iterator[GuestSandbox]:
     """A sandbox as the pool hands it out, given back at the end as one whose call ended well."""
     sandbox = pool.take(limits, fresh=fresh)
     try:
@@ -108,7 +106,7 @@ def handed_out(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> I
 
 
 @contextlib.contextmanager
-def taken(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> Iterator[Sandbox]:
+def taken(pool: Pool, limits: Limits = LIMITS, *, fresh: bool = False) -> Iterator[GuestSandbox]:
     """The same, ready for a call."""
     with handed_out(pool, limits, fresh=fresh) as sandbox:
         if not sandbox.prepared:
@@ -477,6 +475,33 @@ def test_a_ready_sandbox_that_is_too_old_is_replaced(
     keep_up(scaled, clock, 600)
     assert old not in CountedSandbox.open
     assert scaled.stats().preparing == 1
+
+
+@pytest.mark.parametrize(("scaling", "at_hand"), [(Scaling.REACTIVE, 0), (Scaling.PREDICTIVE, 3)])
+def test_a_rise_that_comes_at_the_same_time_each_season_finds_sandboxes_at_hand_the_third_time(
+    workshop: Workshop,
+    capacity: Capacity,
+    preparer: Preparer,
+    clock: Clock,
+    scaling: Scaling,
+    at_hand: int,
+) -> None:
+    season, rise, step = 2880, 1000, 2
+    clock.now, found = 0, []
+    terms = PoolTerms(ceiling=5, scaling=scaling, max_idle=60, max_lifetime=600, season=season)
+    pool = InstancePool(workshop.link("initialize"), LIMITS, terms, capacity, preparer, clock=clock)
+    with contextlib.closing(pool):
+        with taken(pool):
+            pass  # so that it finds out how long it takes to prepare one
+        for _ in range(3):
+            for second in range(0, season, step):
+                if second == rise:
+                    before = pool.stats().served_ready
+                    with taken(pool), taken(pool), taken(pool):
+                        found.append(pool.stats().served_ready - before)
+                keep_up(pool, clock, step / 2)
+                prepare_all(preparer, clock, step / 2)
+    assert found == [0, 0, at_hand]
 
 
 def test_where_preparing_fails_upkeep_does_not_try_again_either(

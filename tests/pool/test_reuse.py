@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spear_wasm.engine.sandbox import Sandbox
+from spear_wasm.engine import engine
+from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.limits import Limits
-from spear_wasm.pool import Capacity, InstancePool, PoolTerms, Use, instance_pool
+from spear_wasm.pool import Capacity, InstancePool, PoolTerms, Use
 from spear_wasm.pool.instance_pool import LIFETIME_JITTER
 from spear_wasm.scheduling.policies import SchedulingPolicy
 from tests.pool.preparing import CountedSandbox, Preparer, prepare
@@ -60,7 +61,7 @@ def new_pool(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[NewPool]:
-    monkeypatch.setattr(instance_pool, "Sandbox", CountedSandbox)
+    monkeypatch.setattr(engine, "Sandbox", CountedSandbox)
     with contextlib.ExitStack() as closing:
 
         def new(terms: PoolTerms = AGAIN, source: str = "canary") -> InstancePool:
@@ -75,7 +76,7 @@ def new_pool(
     assert not left
 
 
-def take(pool: InstancePool, limits: Limits = LIMITS, *, fresh: bool = False) -> Sandbox:
+def take(pool: InstancePool, limits: Limits = LIMITS, *, fresh: bool = False) -> GuestSandbox:
     """One that is ready for a call."""
     sandbox = pool.take(limits, fresh=fresh)
     if not sandbox.prepared:
@@ -84,7 +85,7 @@ def take(pool: InstancePool, limits: Limits = LIMITS, *, fresh: bool = False) ->
     return sandbox
 
 
-def give_back(pool: InstancePool, sandbox: Sandbox, use: Use | None = USE) -> bool:
+def give_back(pool: InstancePool, sandbox: GuestSandbox, use: Use | None = USE) -> bool:
     """As a call's end does it."""
     kept = pool.give_back(sandbox, use)
     if not kept:
@@ -92,7 +93,7 @@ def give_back(pool: InstancePool, sandbox: Sandbox, use: Use | None = USE) -> bo
     return kept
 
 
-def serve(pool: InstancePool, use: Use | None = USE) -> Sandbox:
+def serve(pool: InstancePool, use: Use | None = USE) -> GuestSandbox:
     """One whole call; the sandbox that served it."""
     sandbox = take(pool)
     give_back(pool, sandbox, use)
@@ -130,7 +131,7 @@ def test_a_sandbox_whose_call_did_not_end_well_serves_no_other(new_pool: NewPool
     assert take_and_return(pool) is not failed
 
 
-def take_and_return(pool: InstancePool) -> Sandbox:
+def take_and_return(pool: InstancePool) -> GuestSandbox:
     sandbox = take(pool)
     assert call(sandbox, "found") == (0,)
     give_back(pool, sandbox)
@@ -277,7 +278,7 @@ class Notes:
         self.messages.append(message)
 
 
-def reads_along(sandbox: Sandbox) -> bool:
+def reads_along(sandbox: GuestSandbox) -> bool:
     return sandbox.reader is not None
 
 
@@ -329,7 +330,7 @@ def test_memory_and_tables_that_grew_stay_grown_and_stay_bounded(new_pool: NewPo
 # --- which one goes first ---------------------------------------------------------------------------------
 
 
-def idle_pool(new_pool: NewPool, policy: SchedulingPolicy) -> tuple[InstancePool, list[Sandbox]]:
+def idle_pool(new_pool: NewPool, policy: SchedulingPolicy) -> tuple[InstancePool, list[GuestSandbox]]:
     """A pool with three idle sandboxes, in the order in which they came back."""
     pool = new_pool(replace(AGAIN, scheduling=policy, max_uses=1000))
     sandboxes = [take(pool) for _ in range(3)]
@@ -450,8 +451,8 @@ class Neighbours:
         self._pools = pools
         self._terms = terms
         self._clock = clock
-        self._lives: dict[Sandbox, Life] = {}
-        self._running: list[Sandbox] = []
+        self._lives: dict[GuestSandbox, Life] = {}
+        self._running: list[GuestSandbox] = []
 
     def call(self, owner: int, way: str, mark: int) -> None:
         sandbox = take(self._pools[owner], fresh=way == "insists")
