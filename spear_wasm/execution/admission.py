@@ -83,12 +83,8 @@ class Admission:
         return _taken_from(self._pausing, execution)
 
     def leave(self, execution: Execution) -> bool:
-        """Wait nowhere any more; whether the execution did."""
-        return (
-            self.release(execution)
-            or self.end_pause(execution)
-            or self._line.remove(execution.task, execution)
-        )
+        """Wait neither in the line nor in a pause any more; whether the execution did."""
+        return self.end_pause(execution) or self._line.remove(execution.task, execution)
 
     def in_pauses(self) -> list[Execution]:
         """Those between two attempts."""

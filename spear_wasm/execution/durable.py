@@ -21,7 +21,7 @@ from spear_wasm.errors import JournalFailed, ServerBusy
 from spear_wasm.execution.records import ExecutionRecord, record_of
 from spear_wasm.execution.retry import Backoff
 from spear_wasm.execution.storage import Accepted, StoredCall
-from spear_wasm.execution.storage.journal import in_use, storable
+from spear_wasm.execution.storage.journal import storable
 from spear_wasm.model import ErrorCode
 from spear_wasm.scheduling import is_at_share
 from spear_wasm.values import shown
@@ -51,18 +51,12 @@ _ON_DISK.set_result(None)
 _making_recorded = threading.Lock()  # guards: the making of `_recorded`, of all of them
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """An execution that another worker has to do, or is about to."""
-
-    worker: int
-
-
 @dataclass(slots=True, eq=False)
 class DurableExecution:
     """An execution that has no outcome on disk yet.
 
-    `size` is of its call, in bytes; `accepted` is done when the disk has the call. There may be ten thousand that
+    `size` is of its call, in bytes. `accepted` is done when the disk has the call; where the disk does not take it,
+    since it fails or another worker was faster with the key, it is forgotten by then. There may be ten thousand that
     wait, and futures are large: none is there that nobody has asked for, or is done.
     """
 
@@ -135,11 +129,11 @@ class DurableExecutions:
         with self._lock:
             self._check_room(len(packed), call.task)
             execution = self._manager.hold(call)
-            accepted = self.journal.accept(
+            written = self.journal.accept(
                 Accepted(execution.id, call.task.id, execution.sequence, digest, packed)
             )
-            durable = self._follow(DurableExecution(execution, digest, len(packed), accepted))
-        accepted.add_done_callback(partial(self._on_accepted, durable))
+            durable = self._follow(DurableExecution(execution, digest, len(packed), Future()))
+        written.add_done_callback(partial(self._on_accepted, durable))
         return durable
 
     def adopt(self, call: Call, kept: Accepted, pause: float) -> None:
@@ -183,33 +177,17 @@ class DurableExecutions:
         if not self._bytes_of_task[task_id]:
             del self._bytes_of_task[task_id]
 
-    def _on_accepted(self, durable: DurableExecution, accepted: Future[None]) -> None:
-        if accepted.exception() is None:
+    def _on_accepted(self, durable: DurableExecution, written: Future[None]) -> None:
+        """The disk has a call, or does not take it: then it never was one. Only now may it begin, or end."""
+        accepted, error = durable.accepted, written.exception()
+        if error is None:
             durable.accepted = _ON_DISK
+            accepted.set_result(None)
             self._manager.release(durable.execution)
         else:
             self._manager.withdraw(durable.execution)
             self._forget(durable)
-
-    def first(
-        self, execution_id: str, digest: bytes
-    ) -> DurableExecution | ExecutionRecord | Elsewhere | None:
-        """The execution that has this key, or its record; None where the key is free. Waits for the disk.
-
-        Raises:
-            ExecutionExists: the key is another request's.
-        """
-        durable = self.open(execution_id)
-        if durable is not None:
-            known: tuple[bytes, DurableExecution | ExecutionRecord | Elsewhere] = durable.digest, durable
-        else:
-            kept = self.journal.find(execution_id)
-            if kept is None:
-                return None
-            known = kept.digest, kept.record or Elsewhere(kept.worker)
-        if known[0] != digest:
-            raise in_use(execution_id)
-        return known[1]
+            accepted.set_exception(error)
 
     def open(self, execution_id: str) -> DurableExecution | None:
         """The durable execution of that id that has no outcome on disk yet."""

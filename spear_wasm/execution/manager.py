@@ -108,7 +108,10 @@ class TaskExecutionManager:
         return execution
 
     def hold(self, call: Call) -> Execution:
-        """Accept a call as `submit` does, but let it wait beside the line until it is released."""
+        """Accept a call as `submit` does, but let it wait beside the line until it is released.
+
+        Nothing ends it before: one that is killed meanwhile ends when it is released, if it is not withdrawn.
+        """
         execution = execution_of(call)
         with self._lock:
             self._admit(execution, call.suggested_id)
@@ -116,20 +119,25 @@ class TaskExecutionManager:
         return execution
 
     def release(self, execution: Execution, pause: float = 0.0) -> None:
-        """Let an execution that is held into the line, after so many seconds; nothing happens to one that has ended."""
+        """Let an execution that is held into the line, after so many seconds; nothing happens to one that is not."""
         with self._lock:
             if not self._admission.release(execution):
                 return
-            if pause:
-                self._pause(execution, pause)
-            else:
-                self._wait_for_turn(execution)
-        self._begin_waiting()
+            killed_by = execution.kill_fault
+            if killed_by is None:
+                if pause:
+                    self._pause(execution, pause)
+                else:
+                    self._wait_for_turn(execution)
+        if killed_by is not None:
+            self._end(execution, killed_by.outcome(), Usage())
+        else:
+            self._begin_waiting()
 
     def withdraw(self, execution: Execution) -> bool:
         """Take back an execution that has not begun, as if it had not been accepted; whether that was so."""
         with self._lock:
-            waited = self._leave(execution)
+            waited = self._admission.release(execution) or self._leave(execution)
             if waited:
                 self._executions.drop(execution)
         if waited:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ExecutionElsewhere, ExecutionExists, JournalFailed
-from spear_wasm.execution.durable import Elsewhere
 from spear_wasm.execution.listing import newest, oldest
 from spear_wasm.execution.records import ExecutionRecord
+from spear_wasm.execution.storage.journal import in_use
 from spear_wasm.rpc.executions import LEFT, ended_response, left_to_the_next, unfinished_result
-from spear_wasm.rpc.waiting import in_thread
+from spear_wasm.rpc.waiting import accepted, in_thread, is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from spear_wasm.execution.durable import DurableExecution
     from spear_wasm.execution.execution import Call, Execution
     from spear_wasm.execution.listing import Known, Listed, Wanted
+    from spear_wasm.execution.storage import Kept
     from spear_wasm.execution.task import Task, TaskTotal
     from spear_wasm.host import Host
 
@@ -61,8 +63,8 @@ class DurableCalls:
         self._host = host
         self._durable = host.durable
         self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="spear-reading")
-        self._callers: dict[str, int] = {}
-        """How many calls wait for the end of an execution whose callers matter, by its id."""
+        self._callers: Counter[str] = Counter()
+        """How many calls with a key wait for how its execution ends, by the key."""
 
     def close(self) -> None:
         """Wait for what the threads still do."""
@@ -78,12 +80,16 @@ class DurableCalls:
             ExecutionElsewhere: the execution that has its key is another worker's.
             ServerDraining: the server shuts down first; the call is kept, and runs when it is back.
         """
+        if request.execution_mode == pb.EXECUTION_MODE_ASYNC:
+            return await self._hand_in(request, hand_in)
+        with self._calling(request):
+            found, _ = await self.first_of(request, hand_in)
+            return await self.end_of(found)
+
+    async def _hand_in(self, request: pb.InvokeFunctionRequest, hand_in: HandIn) -> pb.InvokeFunctionResponse:
         found, is_new = await self.first_of(request, hand_in)
         if isinstance(found, ExecutionRecord):
             return ended_response(found)
-        if request.execution_mode != pb.EXECUTION_MODE_ASYNC:
-            return await self._end_while_called(found)
-        await _accepted(found)
         if not request.wait and is_new:
             # As the disk has it: it may have begun by now, or ended, which is for those who ask.
             return _accepted_response(found.execution, pb.ExecutionResult(status=pb.EXECUTION_STATUS_PENDING))
@@ -93,10 +99,29 @@ class DurableCalls:
                 return ended_response(record)
         return _accepted_response(found.execution, unfinished_result(found.execution))
 
+    @contextlib.contextmanager
+    def _calling(self, request: pb.InvokeFunctionRequest) -> Iterator[None]:
+        """A call that waits: when the last one with its key has gone away, what they called for is cancelled."""
+        key = request.execution_id
+        self._callers[key] += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            durable = self._durable.open(key)
+            if self._callers[key] == 1 and durable is not None and durable.digest == digest_of(request):
+                self._host.manager.cancel(durable.execution, "the caller went away")
+            raise
+        finally:
+            self._callers[key] -= 1
+            if not self._callers[key]:
+                del self._callers[key]
+
     async def first_of(
         self, request: pb.InvokeFunctionRequest, hand_in: HandIn
     ) -> tuple[DurableExecution | ExecutionRecord, bool]:
         """The execution that a request is about: the first that has its key, or a new one; and whether it is new.
+
+        The disk has it by then.
 
         Raises:
             ExecutionExists: its key is another request's.
@@ -108,57 +133,57 @@ class DurableCalls:
         if found is None:
             try:
                 new = await hand_in(lambda call: self._durable.submit(call, digest))
-                await self._accepted_for(request, new)
+                await accepted(new)
                 return new, True
             except ExecutionExists:
                 found = await self._first(request.execution_id, digest)  # another caller was faster
                 if found is None:
                     raise
-        if isinstance(found, Elsewhere):
-            raise ExecutionElsewhere("another worker has the execution", worker=found.worker)
         return found, False
-
-    async def _accepted_for(self, request: pb.InvokeFunctionRequest, new: DurableExecution) -> None:
-        try:
-            await _accepted(new)
-        except asyncio.CancelledError:
-            if request.execution_mode != pb.EXECUTION_MODE_ASYNC and new.execution.id not in self._callers:
-                self._host.manager.cancel(new.execution, "the caller went away")
-            raise
 
     async def end_of(self, found: DurableExecution | ExecutionRecord) -> pb.InvokeFunctionResponse:
         """How an execution ended; waits for that, and for the disk.
 
         Raises:
-            JournalFailed: the disk did not take it, and it does not run; or it has not taken the outcome for long.
+            JournalFailed: the disk has not taken the outcome for long.
             ServerDraining: the server shuts down first; it is kept, and goes on when the server is back.
         """
         record = found if isinstance(found, ExecutionRecord) else await _record_of(found)
         return ended_response(record)
 
-    async def _first(
-        self, execution_id: str, digest: bytes
-    ) -> DurableExecution | ExecutionRecord | Elsewhere | None:
-        if not execution_id:
-            return None
-        return await in_thread(self._threads, lambda: self._durable.first(execution_id, digest))
+    async def _first(self, key: str, digest: bytes) -> DurableExecution | ExecutionRecord | None:
+        """The execution that has a key, or its record; None where the key is free, or there is none.
 
-    async def _end_while_called(self, durable: DurableExecution) -> pb.InvokeFunctionResponse:
-        """How an execution ended that is cancelled when the last of its callers has gone away."""
-        execution = durable.execution
-        self._callers[execution.id] = self._callers.get(execution.id, 0) + 1
-        try:
-            return await self.end_of(durable)
-        except asyncio.CancelledError:
-            if self._callers[execution.id] == 1:
-                self._host.manager.cancel(execution, "the caller went away")
-            raise
-        finally:
-            self._callers[execution.id] -= 1
-            if not self._callers[execution.id]:
-                del self._callers[execution.id]
+        Raises:
+            ExecutionExists: it is another request's.
+            ExecutionElsewhere: it is another worker's.
+        """
+        if not key:
+            return None
+        while True:
+            durable = await self.open(key)
+            if durable is not None:
+                _check_same(key, durable.digest, digest)
+                return durable
+            kept = await self._kept(key)
+            if kept is None:
+                return None
+            _check_same(key, kept.digest, digest)
+            if kept.record is not None:
+                return kept.record
+            if kept.worker != self._host.seat.worker:
+                raise ExecutionElsewhere("another worker has the execution", worker=kept.worker)
+            await asyncio.sleep(0)  # it has come to this one in between
+
+    async def _kept(self, execution_id: str) -> Kept | None:
+        return await in_thread(self._threads, lambda: self._durable.journal.find(execution_id))
 
     # What there is
+
+    async def open(self, execution_id: str) -> DurableExecution | None:
+        """The durable execution of that id that the disk has, and has no outcome of; it is this worker's."""
+        durable = self._durable.open(execution_id)
+        return durable if durable is not None and await is_kept(durable) else None
 
     async def find(self, execution_id: str) -> Known | None:
         """An execution that waits or runs, or the record of one that ended, wherever that is.
@@ -166,12 +191,12 @@ class DurableCalls:
         Raises:
             JournalFailed: it has ended, and the disk has not taken its outcome for long.
         """
-        durable = self._durable.open(execution_id)
+        durable = await self.open(execution_id)
         if durable is not None:
             return await _recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
         found = self._host.executions.find(execution_id)
         if found is None:
-            kept = await in_thread(self._threads, lambda: self._durable.journal.find(execution_id))
+            kept = await self._kept(execution_id)
             found = kept.record if kept is not None else None
         return found
 
@@ -240,12 +265,12 @@ def _without(untold: Mapping[int, Execution], found: Iterable[Listed]) -> list[L
     return [each for each in found if each.sequence not in untold]
 
 
-async def _accepted(durable: DurableExecution) -> None:
-    await asyncio.shield(asyncio.wrap_future(durable.accepted))
+def _check_same(key: str, digest: bytes, other: bytes) -> None:
+    if digest != other:
+        raise in_use(key)
 
 
 async def _record_of(durable: DurableExecution) -> ExecutionRecord:
-    await _accepted(durable)
     record = await _recorded(durable)
     if record is None:
         raise left_to_the_next(durable.execution)

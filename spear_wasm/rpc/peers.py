@@ -18,7 +18,7 @@ from spear_wasm.rpc.executions import LEFT
 from spear_wasm.rpc.figures import WorkerFigures
 from spear_wasm.rpc.others import PEER_SECONDS, Reports
 from spear_wasm.rpc.status import error_of
-from spear_wasm.rpc.waiting import in_thread
+from spear_wasm.rpc.waiting import in_thread, is_kept
 
 if TYPE_CHECKING:
     from spear_wasm.execution.listing import ActiveExecution, Wanted
@@ -134,7 +134,10 @@ class Peers:
     async def _holder_of(self, execution_id: str) -> int | None:
         """Another worker, or whoever will have taken it over from one that is gone."""
         host = self._host
-        if host.durable.open(execution_id) is not None or host.executions.find(execution_id) is not None:
+        durable = host.durable.open(execution_id)
+        if durable is not None and await is_kept(durable):
+            return None
+        if host.executions.find(execution_id) is not None:
             return None
         kept = await in_thread(self._threads, lambda: host.durable.journal.find(execution_id))
         if kept is not None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
-from spear_wasm.errors import ServerBusy
+from spear_wasm.errors import ExecutionExists, JournalFailed, ServerBusy
+from spear_wasm.execution.durable import DurableExecution
 from spear_wasm.execution.execution import Execution
 
 Result = TypeVar("Result")
@@ -27,6 +28,25 @@ async def ended(execution: Execution) -> None:
 
     execution.add_done_callback(on_end)
     await waiter
+
+
+async def accepted(durable: DurableExecution) -> None:
+    """Wait until the disk has an execution.
+
+    Raises:
+        ExecutionExists: another worker was faster with its id.
+        JournalFailed: the disk did not take it, and it does not run.
+    """
+    await asyncio.shield(asyncio.wrap_future(durable.accepted))
+
+
+async def is_kept(durable: DurableExecution) -> bool:
+    """Whether the disk has an execution, once that is known; where it has not, it never was one."""
+    try:
+        await accepted(durable)
+    except (ExecutionExists, JournalFailed):
+        return False
+    return True
 
 
 class SharedWork:
