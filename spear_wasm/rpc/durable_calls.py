@@ -161,8 +161,8 @@ class DurableCalls:
         if not key:
             return None
         while True:
-            durable = await self.open(key)
-            if durable is not None:
+            durable = self._durable.open(key)
+            if durable is not None and await is_kept(durable):
                 _check_same(key, durable.digest, digest)
                 return durable
             kept = await self._kept(key)
@@ -180,18 +180,13 @@ class DurableCalls:
 
     # What there is
 
-    async def open(self, execution_id: str) -> DurableExecution | None:
-        """The durable execution of that id that the disk has, and has no outcome of; it is this worker's."""
-        durable = self._durable.open(execution_id)
-        return durable if durable is not None and await is_kept(durable) else None
-
     async def find(self, execution_id: str) -> Known | None:
         """An execution that waits or runs, or the record of one that ended, wherever that is.
 
         Raises:
             JournalFailed: it has ended, and the disk has not taken its outcome for long.
         """
-        durable = await self.open(execution_id)
+        durable = self._durable.open(execution_id)
         if durable is not None:
             return await _recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
         found = self._host.executions.find(execution_id)

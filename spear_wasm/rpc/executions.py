@@ -212,7 +212,7 @@ def cancel_response(execution: Execution) -> pb.CancelExecutionResponse:
     status = execution.status
     if status is not ExecutionStatus.CANCELLED and execution.lifecycle.is_final:
         return already_ended(status)  # it was faster
-    message = "cancelled" if execution.lifecycle.is_final else "its guest is being stopped"
+    message = "cancelled" if execution.lifecycle.is_final else "it is being ended"
     return pb.CancelExecutionResponse(success=True, message=message, final_status=STATUS_OF[status])
 
 
