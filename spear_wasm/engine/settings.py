@@ -90,8 +90,9 @@ class EngineSettings:
             "max_tables_per_module": MAX_TABLES,
             "max_memory_size": self.max_memory_bytes,
             "table_elements": self.max_table_elements,
-            # What a closed sandbox leaves resident in its slot, zeroed by hand: cheap for small guests.
-            "linear_memory_keep_resident": 1 << 16,
+            # What a closed sandbox leaves resident in its slot, zeroed by hand: cheap for small guests. All of it is
+            # written, touched or not: where a slot was not resident yet, that costs a page fault for each page.
+            "linear_memory_keep_resident": 1 << 14,
             "table_keep_resident": 1 << 14,
             "async_stack_keep_resident": 1 << 14,
         }
