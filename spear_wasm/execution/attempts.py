@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.engine.outcome import GuestFault
-from spear_wasm.execution.fiber import Fiber
+from spear_wasm.execution.fiber import BRIEF_CPU_NS, Fiber
 from spear_wasm.execution.preparations import prepared
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 from spear_wasm.pool import Pool, Use
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from spear_wasm.execution.task import Linkage
 
 Over: TypeAlias = "Callable[[Execution, Outcome, Usage], None]"
-
-QUICK_CPU_NS = 500_000
-"""CPU time of a run that may be repeated on the thread that admits it."""
 
 
 class Attempts:
@@ -87,6 +84,7 @@ class Attempts:
             cpu_limit_ms=execution.limits.max_cpu_time_ms,
             on_end=ended,
             share=task.share,
+            is_brief=execution.function.is_quick,
         )
         with self._lock:
             execution.fiber = fiber
@@ -103,7 +101,7 @@ class Attempts:
         self, execution: Execution, pool: Pool, fiber: Fiber, outcome: Outcome, usage: Usage
     ) -> None:
         slow_to_close = fiber.sandbox.slow_to_close
-        quick = (fiber.timer is None or fiber.cpu_ns < QUICK_CPU_NS) and not slow_to_close
+        quick = (fiber.timer is None or fiber.cpu_ns < BRIEF_CPU_NS) and not slow_to_close
         execution.function.quick_streak = execution.function.quick_streak + 1 if quick else 0
         # What exited, be it with status 0, was unwound, and cannot be called again.
         ended_well = outcome.status is ExecutionStatus.COMPLETED and outcome.exit_code is None

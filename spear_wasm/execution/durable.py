@@ -65,6 +65,7 @@ class DurableExecution:
     size: int
     accepted: Future[None] = _ON_DISK
     _recorded: Future[ExecutionRecord | None] | None = None
+    _record: ExecutionRecord | None = None
 
     @property
     def recorded(self) -> Future[ExecutionRecord | None]:
@@ -75,7 +76,16 @@ class DurableExecution:
         with _making_recorded:
             if self._recorded is None:
                 self._recorded = Future()
+                if self._record is not None:
+                    self._recorded.set_result(self._record)
             return self._recorded
+
+    def set_recorded(self, record: ExecutionRecord) -> None:
+        """The disk has the outcome."""
+        with _making_recorded:
+            self._record, waiting = record, self._recorded
+        if waiting is not None:
+            waiting.set_result(record)
 
     @property
     def is_untold(self) -> bool:
@@ -232,7 +242,7 @@ class DurableExecutions:
             if error is None:
                 self._forget(durable)
                 if tries <= OUTCOME_TRIES:
-                    durable.recorded.set_result(record)
+                    durable.set_recorded(record)
                 return
             if tries == OUTCOME_TRIES:
                 log.error("outcome withheld", execution_id=record.execution_id, error=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -31,16 +32,24 @@ class Executor:
     guests end there. A guest is ended by unwinding it: at its deadline or on `kill`, at once where no thread
     is running it, else after its present slice. A guest that waits in a host call has no turns until what it
     waits for is over. What a guest's end sets off (`Fiber.on_end`) is called without any lock held.
+
+    What is done between slices is Python's, of which one thread at a time can do any. So one does all of it, as long
+    as there is any, and guests that are brief with it: the others sleep, who would but take the GIL and our locks from
+    it. A guest that may take all of a slice is run beside it.
     """
 
     def __init__(self, threads: int) -> None:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        # guards: the run queue, the timers, every fiber's state and share, _closing
+        # guards: the run queue, the timers, every fiber's state and share, and all below
+        self._busy: int | None = None
+        """The thread that does what takes no time; it looks for more when it has done its one."""
+        self._watched_until: float | None = None
+        """When a thread wakes up that watches the timers; None where none does that."""
+        self._closing = False
         self._queue = RunQueue()
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="spear-chores")
         self._timers = Timers()
-        self._closing = False
         self._threads = [
             threading.Thread(target=self._run_turns, name=f"spear-executor-{number}", daemon=True)
             for number in range(threads)
@@ -90,7 +99,7 @@ class Executor:
         timer = Timer(when, action)
         with self._work:
             self._timers.add(timer)
-            self._work.notify()
+            self._tell()
         return timer
 
     def cancel_timer(self, timer: Timer) -> None:
@@ -136,7 +145,7 @@ class Executor:
                 else:
                     fiber.state = FiberState.WAITING
                     self._set_alarm(fiber, wait)
-                self._work.notify()  # of the guest, or of its deadline
+                self._tell()  # of the guest, or of its deadline
             else:
                 fiber.state = FiberState.ENDED
         if doomed is not None:
@@ -151,7 +160,12 @@ class Executor:
                 fiber.state = FiberState.RUNNABLE
                 self._stop_alarm(fiber)
                 self._queue.push(fiber)
-                self._work.notify()
+                self._tell()
+
+    def _tell(self) -> None:
+        """There is something to do, now or at a time."""
+        if self._busy is None:
+            self._work.notify()
 
     def _set_alarm(self, fiber: Fiber, wait: Wait) -> None:
         # At its deadline the guest ends anyway.
@@ -174,19 +188,46 @@ class Executor:
 
     def _next_turn(self) -> Callable[[], None] | None:
         """What to do next, waiting for it; None when the executor closes and nothing is left to do."""
+        me = threading.get_ident()
         with self._work:
+            if self._busy == me:
+                self._busy = None
             while True:
+                if self._busy is not None:
+                    self._work.wait()
+                    continue
                 action = self._timers.take_due(time.monotonic())
                 if action is not None:
+                    self._busy = me
                     return action
                 fiber = self._queue.pop()
                 if fiber is not None:
                     fiber.state = FiberState.POLLED
+                    if fiber.is_brief:
+                        self._busy = me
+                    else:
+                        self._leave_to_others()
                     return partial(self._run_turn, fiber)
                 if self._closing:
+                    self._work.notify_all()
                     return None
-                next_time = self._timers.next_time()
-                self._work.wait(None if next_time is None else max(0.0, next_time - time.monotonic()))
+                self._watch()
+
+    def _leave_to_others(self) -> None:
+        """This thread is about to run a guest for long: what else there is must not wait for it."""
+        next_time = self._timers.next_time()
+        is_watched = self._watched_until is not None and (
+            next_time is None or next_time >= self._watched_until
+        )
+        if self._queue or not is_watched:
+            self._work.notify()
+
+    def _watch(self) -> None:
+        """Wait for something to do, or for the next timer."""
+        next_time = self._timers.next_time()
+        self._watched_until = math.inf if next_time is None else next_time
+        self._work.wait(None if next_time is None else max(0.0, next_time - time.monotonic()))
+        self._watched_until = None
 
     def _run_turn(self, fiber: Fiber) -> None:
         before = fiber.cpu_ns

@@ -21,6 +21,10 @@ Run = Generator[None, None, "tuple[TypedValue, ...]"]
 Ended = Callable[["Fiber", Outcome, Usage], None]
 
 
+BRIEF_CPU_NS = 500_000
+"""CPU time of a run that may be taken for none: less than a slice."""
+
+
 class FiberState(Enum):
     """Who may touch a fiber: the executor's lock guards the moves."""
 
@@ -37,12 +41,13 @@ class Fiber:
     `deadline` is a time.monotonic() value; `cpu_limit_ms` of 0 is no limit. `on_end` is called once, by the
     thread that ended the fiber, before the sandbox is closed by `close`. `share` is its task's; without one it is
     weighed for itself. After a slice `waits_for` is what must be over before the next one makes sense, if anything.
-    `timer` ends it at its deadline, `alarm` what it waits for where that has a time.
+    `timer` ends it at its deadline, `alarm` what it waits for where that has a time. `is_brief` says that its next
+    slice may be expected to take no time: as the caller knows of others like it, or since it has taken none so far.
     """
 
     __slots__ = (
-        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "alarm", "cpu_ns", "deadline", "kill_fault", "sandbox",
-        "share", "state", "timer", "virtual_time", "waits_for",
+        "_cpu_limit_ns", "_on_end", "_run", "_ticker", "alarm", "cpu_ns", "deadline", "is_brief", "kill_fault",
+        "sandbox", "share", "state", "timer", "virtual_time", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -54,12 +59,14 @@ class Fiber:
         cpu_limit_ms: int,
         on_end: Ended,
         share: Share | None = None,
+        is_brief: bool = False,
     ) -> None:
         self.sandbox = sandbox
         self.share = share or Share()
         self.deadline = deadline
         self.state = FiberState.NEW
         self.cpu_ns = 0
+        self.is_brief = is_brief
         self.virtual_time = 0
         self.kill_fault: GuestFault | None = None
         self.timer: Timer | None = None
@@ -93,6 +100,7 @@ class Fiber:
         used = time.thread_time_ns() - start
         self.cpu_ns += used
         self.waits_for = self.sandbox.waits_for if outcome is None else None
+        self.is_brief = self.waits_for is not None and self.cpu_ns < BRIEF_CPU_NS
         if outcome is None and self.waits_for is None and not brief:
             self._ticker.slice_was_cut(used / 1e9)
         if outcome is None and self.kill_fault is None and 0 < self._cpu_limit_ns <= self.cpu_ns:

@@ -64,6 +64,9 @@ class RunQueue:
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
     def _enter(self, share: Share) -> None:
         heapq.heappush(self._shares, (share.virtual_time, next(self._order), share))
 

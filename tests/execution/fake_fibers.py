@@ -45,6 +45,7 @@ class FakeFiber(Fiber):
         *,
         deadline: float | None = None,
         cpu_limit_ms: int = 0,
+        is_brief: bool = False,
         then: Callable[[], None] = lambda: None,
     ) -> None:
         ticker = SimpleNamespace(
@@ -63,6 +64,7 @@ class FakeFiber(Fiber):
             deadline=time.monotonic() + A_LONG_TIME if deadline is None else deadline,
             cpu_limit_ms=cpu_limit_ms,
             on_end=self._ended,
+            is_brief=is_brief,
         )
         self._over = threading.Event()
         self._then = then
@@ -138,7 +140,7 @@ def held(executor: Executor, threads: int = 1) -> Iterator[None]:
     """Keep the executor's threads busy meanwhile, so that what is started has to wait."""
     gates = [Gate() for _ in range(threads)]
     for gate in gates:
-        executor.at(time.monotonic(), gate)
+        executor.start(FakeFiber(Guest(use=gate).run()))
     for gate in gates:
         gate.wait_until_reached()
     try:

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from spear_wasm.engine.outcome import GuestFault
+from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.executor import Executor
 from spear_wasm.execution.fiber import Run
 from spear_wasm.model import ErrorCode, ExecutionStatus, TypedValue, ValueType
@@ -100,6 +101,67 @@ def test_all_threads_take_part() -> None:
         executor.start(fiber)
     assert {fiber.outcome().status for fiber in fibers} == {ExecutionStatus.COMPLETED}
     executor.close()
+
+
+# --- brief guests and others ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_threads() -> Iterator[Executor]:
+    executor = Executor(threads=2)
+    yield executor
+    executor.close()
+
+
+def test_brief_guests_are_run_one_after_another_by_one_thread(two_threads: Executor) -> None:
+    gate = Gate()
+    first = Guest(use=gate)
+    others = [Guest() for _ in range(20)]
+    fibers = [FakeFiber(guest.run(), is_brief=True) for guest in (first, *others)]
+    two_threads.start(fibers[0])
+    gate.wait_until_reached()
+    for fiber in fibers[1:]:
+        two_threads.start(fiber)
+    gate.open()
+    for fiber in fibers:
+        fiber.outcome()
+    assert {thread for guest in others for thread in guest.polled_on} == set(first.polled_on)
+
+
+def test_what_came_while_a_thread_was_busy_is_seen_to_beside_its_next_guest_if_that_takes_long(
+    two_threads: Executor,
+) -> None:
+    brief, long, due = Gate(), Gate(), threading.Event()
+    two_threads.start(FakeFiber(Guest(use=brief).run(), is_brief=True))
+    brief.wait_until_reached()
+    lasting, next_one = FakeFiber(Guest(use=long).run()), FakeFiber(Guest().run())
+    two_threads.start(lasting)
+    two_threads.start(next_one)
+    two_threads.at(time.monotonic() + 0.01, due.set)
+    brief.open()
+    long.wait_until_reached()
+    assert next_one.outcome().status is ExecutionStatus.COMPLETED
+    assert due.wait(PATIENCE)
+    assert not lasting.has_ended()
+    long.open()
+
+
+def test_a_guest_is_brief_for_as_long_as_it_waits_before_it_has_used_anything(clock: FakeClock) -> None:
+    def run() -> Run:
+        yield
+        clock.use(MS)
+        yield
+        fiber.wait_for(None)
+        yield
+        return ()
+
+    fiber = FakeFiber(run())
+    fiber.wait_for(Wait())
+    seen = []
+    for _ in range(3):
+        fiber.run_slice()
+        seen.append(fiber.is_brief)
+    assert seen == [True, False, False]
 
 
 # --- the guest's own end ----------------------------------------------------------------------------------

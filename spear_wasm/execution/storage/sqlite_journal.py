@@ -15,7 +15,7 @@ import msgspec
 from spear_wasm.errors import JournalFailed
 from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import ExecutionRecord, without_payload
-from spear_wasm.execution.storage.group_commit import Change, GroupCommit
+from spear_wasm.execution.storage.group_commit import Change, GroupCommit, RowsStatement
 from spear_wasm.execution.storage.journal import Accepted, Kept, Retention, Unfinished, in_use
 from spear_wasm.execution.storage.sqlite_tables import connect, make_tables
 from spear_wasm.execution.task import TaskTotal
@@ -30,6 +30,19 @@ _ALL_UNFINISHED: Final = f"SELECT {_UNFINISHED} FROM executions WHERE completed_
 _TAKE_OVER: Final = (
     "UPDATE executions SET worker = ? WHERE completed_at IS NULL AND worker = ? AND (sequence >> 10) % ? = ? "  # noqa: S608  as above
     f"RETURNING {_UNFINISHED}"
+)
+# No execution is in it twice: an attempt begins when the disk has the one before.
+_STARTED: Final = RowsStatement(
+    "WITH started (id, now, at) AS (VALUES {rows}) "
+    "UPDATE executions SET status = now, attempts = attempts + 1, started_at = COALESCE(started_at, at) "
+    "FROM started WHERE execution_id = id AND completed_at IS NULL",
+    columns=3,
+)
+_ENDED: Final = RowsStatement(
+    "WITH ended (id, final, at, outcome, given, bytes) AS (VALUES {rows}) "
+    "UPDATE executions SET status = final, completed_at = at, record = outcome, payload = given, size = bytes, "
+    "call = NULL FROM ended WHERE execution_id = id AND completed_at IS NULL",
+    columns=6,
 )
 
 _RECORDS = msgspec.msgpack.Decoder(ExecutionRecord)
@@ -94,31 +107,17 @@ class SqliteJournal:
 
     def started(self, execution_id: str) -> Future[None]:
         """Count an attempt that is about to begin."""
-        now = self._clock()
-
-        def update(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE executions SET status = ?, attempts = attempts + 1, started_at = COALESCE(started_at, ?) "
-                "WHERE execution_id = ? AND completed_at IS NULL",
-                (ExecutionStatus.RUNNING, now, execution_id),
-            )
-
-        return self._writes.submit(update)
+        return self._writes.submit_row(_STARTED, (execution_id, ExecutionStatus.RUNNING, self._clock()))
 
     def ended(self, record: ExecutionRecord) -> Future[None]:
         """Keep the one outcome of an execution; a second one changes nothing."""
         outcome, usage = record.outcome, record.usage
         payload = _Payload(outcome.values, usage.stdout, usage.stderr)
         contents = msgspec.msgpack.encode(without_payload(record)), msgspec.msgpack.encode(payload)
-
-        def update(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE executions SET status = ?, completed_at = ?, record = ?, payload = ?, size = ?, call = NULL "
-                "WHERE execution_id = ? AND completed_at IS NULL",
-                (record.status, record.completed_at, *contents, sum(map(len, contents)), record.execution_id),
-            )
-
-        return self._writes.submit(update)
+        size = sum(map(len, contents))
+        return self._writes.submit_row(
+            _ENDED, (record.execution_id, record.status, record.completed_at, *contents, size)
+        )
 
     def take_over(self, gone: int, part: int, parts: int) -> Future[list[Unfinished]]:
         """Have this worker to do what another one left that is gone: of so many parts one, in order of creation."""

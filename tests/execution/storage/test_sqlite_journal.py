@@ -144,6 +144,10 @@ def test_the_journal_of_an_earlier_version_is_taken_over(open_journal: Open, tmp
     assert journal.unfinished()[0].started_at == NOW
 
 
+GIVEN = {"SCAN started", "SCAN ended", "SCAN CONSTANT ROW", "SCAN 1 CONSTANT ROW"}
+"""Reads of what the statement itself brings."""
+
+
 def test_no_question_is_answered_by_reading_everything(journal: SqliteJournal) -> None:
     asked: list[str] = []
     journal._reading.set_trace_callback(asked.append)
@@ -166,6 +170,6 @@ def test_no_question_is_answered_by_reading_everything(journal: SqliteJournal) -
     assert len(about_executions) >= 12
     for statement in about_executions:
         plan = [row[3] for row in journal._read(f"EXPLAIN QUERY PLAN {statement}")]
-        reads = [step for step in plan if "SEARCH" in step or "SCAN" in step]
+        reads = [step for step in plan if "SEARCH" in step or ("SCAN" in step and step not in GIVEN)]
         assert all("SEARCH" in step or "INDEX" in step for step in reads), (statement, plan)
         assert not any("TEMP B-TREE" in step for step in plan), (statement, plan)
