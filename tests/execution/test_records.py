@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import SMALL, ExecutionRecord, ExecutionRecords, NoRecords, Records
-from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, Usage
+from spear_wasm.model import (
+    ErrorCode,
+    ExecutionMode,
+    ExecutionStatus,
+    Outcome,
+    TypedValue,
+    Usage,
+    ValueType,
+)
 
 MUCH = 1 << 20
 
@@ -52,6 +60,55 @@ def test_the_oldest_of_all_tasks_goes_where_there_are_too_many() -> None:
     assert "exec-1" in records
     assert records.newest_of("a", 9) == []
     assert numbers(records.newest_of("b", 9)) == [2, 1]
+
+
+def test_what_has_yet_to_be_filed_is_there_for_whoever_asks() -> None:
+    records = ExecutionRecords(10_000, MUCH)
+    for number in range(200):
+        records.add(record(number))
+        assert f"exec-{number}" in records
+    assert records.get("exec-199") == record(199)
+    records.add(record(200))
+    assert numbers(records.newest_of("task", 2)) == [200, 199]
+    records.add(record(201))
+    assert numbers(records.page(Wanted(after=199), 9)) == [200, 201]
+    records.add(record(202))
+    assert records.forget_task("task") == 203
+
+
+def test_what_is_large_does_not_wait_to_be_counted() -> None:
+    records = ExecutionRecords(10_000, MUCH)
+    for number in range(10):
+        records.add(record(number, written=MUCH // 2))
+    assert "exec-8" not in records
+
+
+def test_a_record_is_found_as_it_was() -> None:
+    whole = ExecutionRecord(
+        execution_id="exec",
+        task_id="task",
+        function="add",
+        mode=ExecutionMode.ASYNC,
+        sequence=7,
+        sandbox_id="sandbox",
+        started_at=1.0,
+        completed_at=2.0,
+        run_seconds=0.25,
+        queue_seconds=0.5,
+        outcome=Outcome(
+            ExecutionStatus.FAILED,
+            (TypedValue(ValueType.I32, 42), TypedValue(ValueType.BYTES, b"\x00")),
+            ErrorCode.GUEST_ERROR,
+            "no",
+            ("inner+0x1",),
+            3,
+        ),
+        usage=Usage(1, 2, 3, b"out", b"err", output_truncated=True),
+        attempts=2,
+    )
+    records = ExecutionRecords(10, MUCH)
+    records.add(whole)
+    assert records.get("exec") == whole
 
 
 def test_forgetting_a_task_says_how_many_records_went_and_frees_their_ids() -> None:
