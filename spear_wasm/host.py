@@ -30,6 +30,7 @@ from spear_wasm.execution.storage import Retention, SqliteJournal, SqliteTaskSto
 from spear_wasm.execution.task import Task
 from spear_wasm.execution.task_registry import TaskRegistry
 from spear_wasm.execution.task_totals import TaskTotals
+from spear_wasm.execution.warm_start import link_used_last
 from spear_wasm.pool import PoolFactory
 from spear_wasm.runtime import RuntimeManager
 
@@ -197,6 +198,7 @@ def open_host(config: Config, data_dir: Path, seat: Seat | None = None) -> Itera
     with contextlib.ExitStack() as closing:
         host = Host(config, data_dir, closing, seat or Board().seat(0))
         closing.callback(host.drain)
+        link_used_last(host.durable.journal, host.tasks, host.registration)
         yield host
 
 

@@ -146,6 +146,11 @@ class CodeCache:
                 if not wasm.exists():
                     raise
 
+    def has(self, digest: str, *, metered: bool) -> bool:
+        """Whether `load` would have nothing to compile; what takes time of that is done by then."""
+        fingerprint = self._fingerprint(metered=metered)
+        return self._authentic(self._root / fingerprint / parse_checksum(digest), fingerprint) is not None
+
     def remove(self, digest: str) -> None:
         """Remove an artifact's machine code, for all kinds of engines."""
         digest = parse_checksum(digest)

@@ -222,6 +222,10 @@ class TaskRegistration:
             task.turns = SharedTurns(self._code.locks, self._seat, task.id, limits.max_concurrency)
         return task
 
+    def has_code(self, task: Task) -> bool:
+        """Whether a task can be linked for its usual calls without compiling anything."""
+        return self._code.has(task.record.digest, metered=task.limits.max_fuel != 0)
+
     def link(self, task: Task, *, metered: bool) -> None:
         """Make a task callable on one of the engines: compile or load its code, resolve imports, open its pool.
 
