@@ -8,7 +8,6 @@ from collections.abc import Generator
 
 from spear_wasm.engine.host_calls import CallingSandbox
 from spear_wasm.engine.wait import Wait, turn_of_others
-from spear_wasm.wasi.aside import done_aside
 from spear_wasm.wasi.calling import (
     MAX_TRANSFER_BYTES,
     buffers_at,
@@ -21,25 +20,12 @@ from spear_wasm.wasi.calling import (
     wasi,
     wasi_waiting,
 )
-from spear_wasm.wasi.descriptors import Descriptor
+from spear_wasm.wasi.descriptors import offset_of
 from spear_wasm.wasi.errno import Errno, WasiError
 from spear_wasm.wasi.types import DIRENT, PRESTAT, U64, FdFlags, TimeFlags
 
-MAX_OFFSET = 2**63 - 1
 WHENCES = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 MAX_ADVICE = 5
-
-
-def offset_of(value: int) -> int:
-    """An offset or a size in a file.
-
-    Raises:
-        WasiError: INVAL, as no file is that large.
-    """
-    value &= 0xFFFF_FFFF_FFFF_FFFF
-    if value > MAX_OFFSET:
-        raise WasiError(Errno.INVAL)
-    return value
 
 
 def times_of(flags: int, access: int, modified: int, now: os.stat_result) -> tuple[int, int]:
@@ -85,19 +71,12 @@ def fd_close(sandbox: CallingSandbox, fd: int) -> None:
 
 @wasi_waiting("fd_sync", "i")
 def fd_sync(sandbox: CallingSandbox, fd: int) -> Generator[Wait, None, None]:
-    yield from synced(guest_of(sandbox).open(fd))
+    yield from guest_of(sandbox).open(fd).file().sync()
 
 
 @wasi_waiting("fd_datasync", "i")
 def fd_datasync(sandbox: CallingSandbox, fd: int) -> Generator[Wait, None, None]:
-    yield from synced(guest_of(sandbox).open(fd))
-
-
-def synced(descriptor: Descriptor) -> Generator[Wait, None, None]:
-    """Wait until what was written to a file is on its disk."""
-    # A disk takes as long as it likes, also after the guest and what it had open are gone.
-    copy = os.dup(descriptor.file().number)
-    yield from done_aside(lambda: os.fdatasync(copy), lambda: os.close(copy))
+    yield from guest_of(sandbox).open(fd).file().sync()
 
 
 @wasi("fd_fdstat_get", "ii")

@@ -12,6 +12,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from spear_wasm.engine.wait import Wait
+from spear_wasm.wasi.aside import done_aside
 from spear_wasm.wasi.budget import OPEN_FILES
 from spear_wasm.wasi.errno import Errno, WasiError
 from spear_wasm.wasi.types import (
@@ -50,8 +51,22 @@ RECENT_ENTRIES = 64
 ENTRIES_A_TURN = 1024
 """Entries that are read between two turns of others."""
 
+MAX_OFFSET = 2**63 - 1
+
 Entry = tuple[bytes, int, FileType]
 """An entry of a directory: its name, inode and type."""
+
+
+def offset_of(value: int) -> int:
+    """An offset or a size in a file.
+
+    Raises:
+        WasiError: INVAL, as no file is that large.
+    """
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    if value > MAX_OFFSET:
+        raise WasiError(Errno.INVAL)
+    return value
 
 
 class Descriptor:
@@ -235,6 +250,12 @@ class File(OnDisk):
         self.volume.admit_size(self.number, size)
         os.ftruncate(self.number, size)
         self.volume.resized(self.number)
+
+    def sync(self) -> Generator[Wait, None, None]:
+        """Wait until what was written to it is on its disk."""
+        # A disk takes as long as it likes, also after the guest and what it had open are gone.
+        copy = os.dup(self.number)
+        yield from done_aside(lambda: os.fdatasync(copy), lambda: os.close(copy))
 
     def seek(self, offset: int, whence: int) -> int:
         return os.lseek(self.number, offset, whence)

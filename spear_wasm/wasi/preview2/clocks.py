@@ -7,10 +7,10 @@ import time
 
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import ErrorCode
+from spear_wasm.wasi.clocks import RESOLUTION, monotonic_ns
 from spear_wasm.wasi.preview2.guest import ComponentGuest
 from spear_wasm.wasi.preview2.interface import Interface
 from spear_wasm.wasi.preview2.poll import Timer
-from spear_wasm.wasi.process_calls import CLOCK_RESOLUTION
 from spear_wasm.wit.values import WitValue
 
 MONOTONIC_CLOCK = Interface("wasi:clocks/monotonic-clock")
@@ -31,12 +31,12 @@ def datetime_of(nanoseconds: int) -> dict[str, WitValue]:
 
 @MONOTONIC_CLOCK.function("now", "func() -> u64")
 def monotonic_now(guest: ComponentGuest) -> WitValue:
-    return time.monotonic_ns() - guest.began
+    return monotonic_ns(guest)
 
 
 @MONOTONIC_CLOCK.function("resolution", "func() -> u64")
 def monotonic_resolution(_: ComponentGuest) -> WitValue:
-    return CLOCK_RESOLUTION
+    return RESOLUTION
 
 
 @MONOTONIC_CLOCK.function("subscribe-instant", "func(when: u64) -> own<pollable>")
@@ -56,7 +56,7 @@ def wall_now(_: ComponentGuest) -> WitValue:
 
 @WALL_CLOCK.function("resolution", f"func() -> {DATETIME}")
 def wall_resolution(_: ComponentGuest) -> WitValue:
-    return datetime_of(CLOCK_RESOLUTION)
+    return datetime_of(RESOLUTION)
 
 
 @RANDOM.function("get-random-bytes", "func(len: u64) -> list<u8>")

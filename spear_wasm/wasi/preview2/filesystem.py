@@ -11,8 +11,7 @@ from hashlib import blake2b
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.wait import Wait, turn_of_others
 from spear_wasm.model import ErrorCode
-from spear_wasm.wasi.descriptor_calls import offset_of, synced
-from spear_wasm.wasi.descriptors import Directory, Entry, File, OnDisk
+from spear_wasm.wasi.descriptors import Directory, Entry, File, OnDisk, offset_of
 from spear_wasm.wasi.errno import Errno, WasiError, number_of
 from spear_wasm.wasi.guest import MAX_DESCRIPTORS
 from spear_wasm.wasi.paths import open_directory
@@ -193,7 +192,7 @@ def advise(guest: ComponentGuest, number: int, offset: int, length: int, _advice
 @FILES.waiting("[method]descriptor.sync-data", f"func({SELF}) -> {NOTHING}")
 @told_later
 def sync(guest: ComponentGuest, number: int) -> Generator[Wait, None, WitValue]:
-    yield from synced(descriptor_of(guest, number))
+    yield from _file(guest, number).sync()
     return None
 
 
