@@ -31,8 +31,8 @@ from spear_wasm.model import (
 )
 from spear_wasm.runtime import CallableFunction, refuse_environment
 from spear_wasm.values import shown, to_bytes
-from spear_wasm.wasi.calling import MODULE as WASI_MODULE
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.calling import MODULE as WASI_MODULE
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
 from spear_wasm.wishes import Wishes
 
 from .kernel import COMPANION, KERNEL, PLUGIN_MODULE, output_and_error, read_range

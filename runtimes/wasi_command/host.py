@@ -16,9 +16,9 @@ from spear_wasm.errors import InvalidRequest
 from spear_wasm.host_interface import HostInterface
 from spear_wasm.model import FunctionType, ModuleInfo, Signature
 from spear_wasm.spear_interface import SPEAR_FUNCTIONS
-from spear_wasm.wasi.calling import MODULE
 from spear_wasm.wasi.grants import Grants
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.calling import MODULE
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
 from spear_wasm.wasi.program import SIGNATURE, START, Program, ProgramSettings
 from spear_wasm.wishes import Wishes
 

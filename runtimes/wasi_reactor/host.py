@@ -17,7 +17,7 @@ from spear_wasm.model import FunctionType, ModuleInfo, Signature
 from spear_wasm.runtime import CallableFunction
 from spear_wasm.spear_interface import SPEAR_FUNCTIONS
 from spear_wasm.wasi.grants import Grants
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
 from spear_wasm.wishes import Wishes
 
 NAME = "wasi_reactor"

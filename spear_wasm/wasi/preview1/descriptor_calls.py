@@ -8,7 +8,9 @@ from collections.abc import Generator
 
 from spear_wasm.engine.host_calls import CallingSandbox
 from spear_wasm.engine.wait import Wait, turn_of_others
-from spear_wasm.wasi.calling import (
+from spear_wasm.wasi.descriptors import offset_of
+from spear_wasm.wasi.errno import Errno, WasiError
+from spear_wasm.wasi.preview1.calling import (
     MAX_TRANSFER_BYTES,
     buffers_at,
     check_range,
@@ -20,8 +22,6 @@ from spear_wasm.wasi.calling import (
     wasi,
     wasi_waiting,
 )
-from spear_wasm.wasi.descriptors import offset_of
-from spear_wasm.wasi.errno import Errno, WasiError
 from spear_wasm.wasi.types import DIRENT, PRESTAT, U64, FdFlags, TimeFlags
 
 WHENCES = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
