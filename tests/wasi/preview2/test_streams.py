@@ -20,7 +20,7 @@ from spear_wasm.wasi.preview2.interface import MAX_TRANSFER_BYTES
 from spear_wasm.wasi.preview2.poll import Awaiting
 from spear_wasm.wasi.preview2.resources import MAX_RESOURCES
 from spear_wasm.wit.values import Case, Err, Ok
-from tests.wasi.preview2 import FUNCTIONS, Guest, one
+from tests.wasi.preview2.guests import FUNCTIONS, Guest, one
 
 IN, OUT, POLL = "[method]input-stream.", "[method]output-stream.", "[method]pollable."
 STREAMS, CLOCK = "io/streams", "clocks/monotonic-clock"

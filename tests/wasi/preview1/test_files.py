@@ -16,7 +16,7 @@ from spear_wasm.wasi.errno import Errno
 from spear_wasm.wasi.grants import GrantedDirectory, Grants
 from spear_wasm.wasi.guest import MAX_DESCRIPTORS
 from spear_wasm.wasi.volume import MAX_SCRATCH_ENTRIES, Scratch, Volume
-from tests.wasi.guests import NOTHING, OUT, Guest, Guests
+from tests.wasi.preview1.guests import NOTHING, OUT, Guest, Guests
 
 CREATE, DIRECTORY, EXCLUSIVE, TRUNCATE = 1, 2, 4, 8
 READ, WRITE, SET_SIZE = 1 << 1, 1 << 6, 1 << 22
