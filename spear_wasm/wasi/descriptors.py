@@ -23,8 +23,6 @@ from spear_wasm.wasi.types import (
     FdStat,
     FileType,
     Rights,
-    filestat_of_stream,
-    packed_filestat,
     type_of_mode,
 )
 
@@ -75,16 +73,16 @@ class Descriptor:
     granted_as: bytes | None = None
 
     def stat(self) -> FdStat:
-        """What fd_fdstat_get tells."""
+        """What it is, and what may be done with it."""
         raise NotImplementedError
 
     def set_flags(self, flags: FdFlags) -> None:
         """Change how it behaves."""
         raise WasiError(Errno.BADF)
 
-    def filestat(self) -> bytes:
-        """What fd_filestat_get tells, as it lies in memory."""
-        return filestat_of_stream(self.stat().type)
+    def status(self) -> os.stat_result | None:
+        """What its host says of it; None for a stream, which is nothing of the host's."""
+        return None
 
     def read(self, size: int) -> bytes:
         """At most so many bytes from where it is; none at its end."""
@@ -179,8 +177,8 @@ class OnDisk(Descriptor):
         self.number = number
         self.volume = volume
 
-    def filestat(self) -> bytes:
-        return packed_filestat(os.fstat(self.number))
+    def status(self) -> os.stat_result:
+        return os.fstat(self.number)
 
     def close(self) -> None:
         os.close(self.number)
@@ -234,7 +232,7 @@ class File(OnDisk):
 
     def size(self) -> int:
         """How many bytes it has."""
-        return os.fstat(self.number).st_size
+        return self.status().st_size
 
     def copy(self) -> File:
         """The same file open once more, with the same rights."""
@@ -328,7 +326,7 @@ class Directory(OnDisk):
 
     def _begin_scan(self) -> None:
         self._close_scan()
-        here = os.fstat(self.number).st_ino
+        here = self.status().st_ino
         self._recent.extend([(b".", here, FileType.DIRECTORY), (b"..", 0, FileType.DIRECTORY)])
         self._read = 2
         self._scan = os.scandir(self.number)

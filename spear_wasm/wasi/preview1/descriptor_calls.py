@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
+from enum import IntFlag
 
 from spear_wasm.engine.host_calls import CallingSandbox
 from spear_wasm.engine.wait import Wait, turn_of_others
@@ -22,10 +23,27 @@ from spear_wasm.wasi.preview1.calling import (
     wasi,
     wasi_waiting,
 )
-from spear_wasm.wasi.types import DIRENT, PRESTAT, U64, FdFlags, TimeFlags
+from spear_wasm.wasi.preview1.layout import (
+    DIRENT,
+    PRESTAT,
+    U64,
+    filestat_of_stream,
+    packed_fdstat,
+    packed_filestat,
+)
+from spear_wasm.wasi.types import FdFlags
 
 WHENCES = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 MAX_ADVICE = 5
+
+
+class TimeFlags(IntFlag):
+    """Which times are set, and to what."""
+
+    ACCESS = 1
+    ACCESS_NOW = 2
+    MODIFIED = 4
+    MODIFIED_NOW = 8
 
 
 def times_of(flags: int, access: int, modified: int, now: os.stat_result) -> tuple[int, int]:
@@ -81,7 +99,7 @@ def fd_datasync(sandbox: CallingSandbox, fd: int) -> Generator[Wait, None, None]
 
 @wasi("fd_fdstat_get", "ii")
 def fd_fdstat_get(sandbox: CallingSandbox, fd: int, result_at: int) -> None:
-    sandbox.write_memory(result_at, guest_of(sandbox).open(fd).stat().packed())
+    sandbox.write_memory(result_at, packed_fdstat(guest_of(sandbox).open(fd).stat()))
 
 
 @wasi("fd_fdstat_set_flags", "ii")
@@ -97,7 +115,10 @@ def fd_fdstat_set_rights(sandbox: CallingSandbox, fd: int, _rights: int, _inheri
 
 @wasi("fd_filestat_get", "ii")
 def fd_filestat_get(sandbox: CallingSandbox, fd: int, result_at: int) -> None:
-    sandbox.write_memory(result_at, guest_of(sandbox).open(fd).filestat())
+    descriptor = guest_of(sandbox).open(fd)
+    status = descriptor.status()
+    filestat = filestat_of_stream(descriptor.stat().type) if status is None else packed_filestat(status)
+    sandbox.write_memory(result_at, filestat)
 
 
 @wasi("fd_filestat_set_size", "iI")
@@ -109,7 +130,7 @@ def fd_filestat_set_size(sandbox: CallingSandbox, fd: int, size: int) -> None:
 def fd_filestat_set_times(sandbox: CallingSandbox, fd: int, access: int, modified: int, flags: int) -> None:
     file = guest_of(sandbox).open(fd).file()
     file.volume.check_writable()
-    os.utime(file.number, ns=times_of(flags, access, modified, os.fstat(file.number)))
+    os.utime(file.number, ns=times_of(flags, access, modified, file.status()))
 
 
 @wasi("fd_prestat_get", "ii")

@@ -23,7 +23,7 @@ from spear_wasm.wasi.preview1.calling import (
     wasi,
     wasi_waiting,
 )
-from spear_wasm.wasi.types import U64
+from spear_wasm.wasi.preview1.layout import U64
 
 REALTIME, MONOTONIC = 0, 1
 _CLOCKS_OF_CPU_TIME = (2, 3)

@@ -232,7 +232,7 @@ def set_size(guest: ComponentGuest, number: int, size: int) -> WitValue:
 def set_times(guest: ComponentGuest, number: int, access: Case, modified: Case) -> WitValue:
     descriptor = descriptor_of(guest, number)
     descriptor.volume.check_writable()
-    os.utime(descriptor.number, ns=types.times_of(access, modified, os.fstat(descriptor.number)))
+    os.utime(descriptor.number, ns=types.times_of(access, modified, descriptor.status()))
     return None
 
 
@@ -294,20 +294,18 @@ def text_of(name: bytes) -> str:
 @FILES.function("[method]descriptor.stat", f"func({SELF}) -> {STAT}")
 @told
 def stat(guest: ComponentGuest, number: int) -> WitValue:
-    return types.stat_of(os.fstat(descriptor_of(guest, number).number))
+    return types.stat_of(descriptor_of(guest, number).status())
 
 
 @FILES.function("[method]descriptor.is-same-object", f"func({SELF}, other: borrow<descriptor>) -> bool")
 def is_same_object(guest: ComponentGuest, number: int, other: int) -> WitValue:
-    return os.path.samestat(
-        os.fstat(descriptor_of(guest, number).number), os.fstat(descriptor_of(guest, other).number)
-    )
+    return os.path.samestat(descriptor_of(guest, number).status(), descriptor_of(guest, other).status())
 
 
 @FILES.function("[method]descriptor.metadata-hash", f"func({SELF}) -> {HASH}")
 @told
 def metadata_hash(guest: ComponentGuest, number: int) -> WitValue:
-    return hash_of(os.fstat(descriptor_of(guest, number).number))
+    return hash_of(descriptor_of(guest, number).status())
 
 
 def hash_of(status: os.stat_result) -> WitValue:
