@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from spear_wasm.config import RuntimeConfig
@@ -19,6 +20,7 @@ from spear_wasm.spear_interface import SPEAR_FUNCTIONS
 from spear_wasm.wasi.grants import Grants
 from spear_wasm.wasi.preview1.calling import MODULE
 from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.program import SIGNATURE, START, Program, ProgramSettings
 from spear_wasm.wishes import Wishes
 
@@ -81,7 +83,7 @@ class WasiCommandRuntime:
         grants = cast("CommandSettings", settings).grants
 
         def prepare(sandbox: Sandbox) -> Steps:
-            sandbox.state = grants.new_guest(sandbox)
+            sandbox.state = grants.given_to(partial(WasiGuest, sandbox))
             yield from sandbox.instantiate()
 
         return prepare

@@ -6,6 +6,7 @@ The contract, for people who write guests, is in README.md beside this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from spear_wasm.config import RuntimeConfig
@@ -18,6 +19,7 @@ from spear_wasm.runtime import CallableFunction
 from spear_wasm.spear_interface import SPEAR_FUNCTIONS
 from spear_wasm.wasi.grants import Grants
 from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wishes import Wishes
 
 NAME = "wasi_reactor"
@@ -57,7 +59,7 @@ class WasiReactorRuntime:
         grants, initializes = cast("Grants", settings), has_initializer(module)
 
         def prepare(sandbox: Sandbox) -> Steps:
-            sandbox.state = grants.new_guest(sandbox)
+            sandbox.state = grants.given_to(partial(WasiGuest, sandbox))
             yield from sandbox.instantiate()
             if initializes:
                 yield from initialize(sandbox)

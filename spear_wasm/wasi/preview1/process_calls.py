@@ -12,7 +12,6 @@ from spear_wasm.engine.wait import Wait, turn_of_others
 from spear_wasm.model import FunctionType, ValueType
 from spear_wasm.wasi import clocks
 from spear_wasm.wasi.errno import Errno, WasiError
-from spear_wasm.wasi.guest import WasiGuest
 from spear_wasm.wasi.preview1.calling import (
     MAX_TRANSFER_BYTES,
     MODULE,
@@ -23,6 +22,7 @@ from spear_wasm.wasi.preview1.calling import (
     wasi,
     wasi_waiting,
 )
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.preview1.layout import U64
 
 REALTIME, MONOTONIC = 0, 1

@@ -16,8 +16,9 @@ import pytest
 from spear_wasm.engine.outcome import GuestExit
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox
 from spear_wasm.model import FunctionType
-from spear_wasm.wasi.guest import WasiCall, WasiGuest
+from spear_wasm.wasi.guest import WasiCall
 from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.volume import Volume
 from tests.workshop import LIMITS, Workshop, bare_sandbox, run_slice
 
