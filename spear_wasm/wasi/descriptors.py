@@ -12,9 +12,9 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from spear_wasm.engine.wait import Wait
-from spear_wasm.wasi.aside import done_aside
-from spear_wasm.wasi.budget import OPEN_FILES
+from spear_wasm.wasi.blocking_work import done_aside
 from spear_wasm.wasi.errno import Errno, WasiError
+from spear_wasm.wasi.open_files import OPEN_FILES
 from spear_wasm.wasi.types import (
     OF_ANY_FILE,
     OF_DIRECTORIES,

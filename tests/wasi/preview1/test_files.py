@@ -12,10 +12,10 @@ import pytest
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import ErrorCode
 from spear_wasm.wasi import descriptors
-from spear_wasm.wasi.budget import OpenFileBudget
 from spear_wasm.wasi.errno import Errno
 from spear_wasm.wasi.grants import GrantedDirectory, Grants
 from spear_wasm.wasi.guest import MAX_DESCRIPTORS
+from spear_wasm.wasi.open_files import OpenFileBudget
 from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.volume import MAX_SCRATCH_ENTRIES, Scratch, Volume
 from tests.wasi.preview1.guests import NOTHING, OUT, Guest, Guests
