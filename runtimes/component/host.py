@@ -29,7 +29,7 @@ from spear_wasm.wasi.program import SIGNATURE, STDIN, Program, ProgramSettings
 from spear_wasm.wishes import Wishes
 from spear_wasm.wit.values import Err, Ok
 
-from .http import HANDLE, HANDLER, HttpHandler
+from .http_handler import HANDLE, HANDLER, HttpHandler
 
 NAME = "component"
 RUN, PROGRAM = "run", "wasi:cli/run"
