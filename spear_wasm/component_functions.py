@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from spear_wasm.engine.components.layout import GuestHandle
+from spear_wasm.engine.components.guest_handle import GuestHandle
 from spear_wasm.engine.components.reading import MAX_PARTS
 from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.outcome import GuestError, GuestFault

@@ -13,6 +13,8 @@ from typing import TypeAlias
 import msgspec
 
 WASM_PAGE_BYTES = 65536
+PROGRAM_START = "_start"
+"""The function by which every program is called, whatever it is made for."""
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 

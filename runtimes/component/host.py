@@ -18,18 +18,18 @@ from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.guest_sandbox import Steps
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.limits import Limits
-from spear_wasm.model import ComponentInfo, ModuleInfo, Parameter, Signature
+from spear_wasm.model import PROGRAM_START, ComponentInfo, ModuleInfo, Parameter, Signature
 from spear_wasm.runtime import CallableFunction
 from spear_wasm.values import shown
 from spear_wasm.wasi.grants import Grants
 from spear_wasm.wasi.guest import WasiCall
 from spear_wasm.wasi.preview2.functions import WASI_FUNCTIONS, WASI_RESOURCES
 from spear_wasm.wasi.preview2.guest import ComponentGuest, HttpGrant
-from spear_wasm.wasi.program import SIGNATURE, START, STDIN, Program, ProgramSettings
+from spear_wasm.wasi.program import SIGNATURE, STDIN, Program, ProgramSettings
 from spear_wasm.wishes import Wishes
 from spear_wasm.wit.values import Err, Ok
 
-from .http import HANDLE, HANDLER, HttpHandler
+from .http_handler import HANDLE, HANDLER, HttpHandler
 
 NAME = "component"
 RUN, PROGRAM = "run", "wasi:cli/run"
@@ -83,7 +83,7 @@ class Components:
         exported = bind(component, function)
         if exported is not None:
             return exported
-        if function == START and (interface := _interface(component, PROGRAM)):
+        if function == PROGRAM_START and (interface := _interface(component, PROGRAM)):
             return _program(interface, wanted)
         if function == HANDLE and (interface := _interface(component, HANDLER)):
             return HttpHandler(interface)

@@ -13,7 +13,7 @@ from spear_wasm.errors import InvalidRequest
 from spear_wasm.limits import Limits
 from spear_wasm.model import Parameter
 from spear_wasm.values import check_type_name, shown, to_bytes
-from spear_wasm.wasi.preview2.http_server import Request
+from spear_wasm.wasi.preview2.http_answering import Request
 from spear_wasm.wasi.preview2.http_types import MAX_FIELDS_BYTES, TOKEN, Field, size_of
 
 REQUEST, BODY = "request", "body"

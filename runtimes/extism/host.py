@@ -31,8 +31,9 @@ from spear_wasm.model import (
 )
 from spear_wasm.runtime import CallableFunction, refuse_environment
 from spear_wasm.values import shown, to_bytes
-from spear_wasm.wasi.calling import MODULE as WASI_MODULE
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.calling import MODULE as WASI_MODULE
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wishes import Wishes
 
 from .kernel import COMPANION, KERNEL, PLUGIN_MODULE, output_and_error, read_range
@@ -209,7 +210,8 @@ Initializer = tuple[ExportedFunction, tuple[int, ...]]
 def _prepare(
     sandbox: Sandbox, *, initializers: Sequence[Initializer], settings: PluginSettings, uses_wasi: bool
 ) -> Steps:
-    sandbox.state = Plugin(settings, settings.grants.new_guest(sandbox) if uses_wasi else None)
+    wasi = settings.grants.given_to(partial(WasiGuest, sandbox)) if uses_wasi else None
+    sandbox.state = Plugin(settings, wasi)
     yield from sandbox.instantiate()
     for function, arguments in initializers:
         yield from sandbox.call(function, arguments)

@@ -8,7 +8,7 @@ from spear_wasm.engine.accompanied_sandbox import AccompaniedSandbox
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import ErrorCode
 from spear_wasm.outbound.client import Response
-from spear_wasm.wasi.guest import WasiGuest
+from spear_wasm.wasi.preview1.guest import WasiGuest
 
 from .settings import PluginSettings
 

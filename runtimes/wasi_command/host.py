@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from spear_wasm.config import RuntimeConfig
@@ -14,18 +15,19 @@ from spear_wasm.engine.host_calls import HostFunction
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Steps
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.host_interface import HostInterface
-from spear_wasm.model import FunctionType, ModuleInfo, Signature
+from spear_wasm.model import PROGRAM_START, FunctionType, ModuleInfo, Signature
 from spear_wasm.spear_interface import SPEAR_FUNCTIONS
-from spear_wasm.wasi.calling import MODULE
 from spear_wasm.wasi.grants import Grants
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
-from spear_wasm.wasi.program import SIGNATURE, START, Program, ProgramSettings
+from spear_wasm.wasi.preview1.calling import MODULE
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
+from spear_wasm.wasi.program import SIGNATURE, Program, ProgramSettings
 from spear_wasm.wishes import Wishes
 
 NAME = "wasi_command"
 INTERFACE = HostInterface(NAME, (*WASI_FUNCTIONS, *SPEAR_FUNCTIONS))
 
-_start = ExportedFunction(START, FunctionType())
+_start = ExportedFunction(PROGRAM_START, FunctionType())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class WasiCommandRuntime:
 
     def bind(self, module: ModuleInfo, function: str, settings: object) -> Program | None:
         """The program, by the name of its start."""
-        if function != START or not _has_start(module):
+        if function != PROGRAM_START or not _has_start(module):
             return None
         return Program(cast("CommandSettings", settings).program, _run)
 
@@ -81,14 +83,14 @@ class WasiCommandRuntime:
         grants = cast("CommandSettings", settings).grants
 
         def prepare(sandbox: Sandbox) -> Steps:
-            sandbox.state = grants.new_guest(sandbox)
+            sandbox.state = grants.given_to(partial(WasiGuest, sandbox))
             yield from sandbox.instantiate()
 
         return prepare
 
 
 def _has_start(module: ModuleInfo) -> bool:
-    return module.has_function(START, FunctionType())
+    return module.has_function(PROGRAM_START, FunctionType())
 
 
 RUNTIME = WasiCommandRuntime()

@@ -6,6 +6,7 @@ The contract, for people who write guests, is in README.md beside this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from spear_wasm.config import RuntimeConfig
@@ -13,15 +14,15 @@ from spear_wasm.engine.host_calls import HostFunction
 from spear_wasm.engine.sandbox import Sandbox, Steps
 from spear_wasm.exported_functions import callable_function, callable_functions, has_initializer, initialize
 from spear_wasm.host_interface import HostInterface
-from spear_wasm.model import FunctionType, ModuleInfo, Signature
+from spear_wasm.model import PROGRAM_START, FunctionType, ModuleInfo, Signature
 from spear_wasm.runtime import CallableFunction
 from spear_wasm.spear_interface import SPEAR_FUNCTIONS
 from spear_wasm.wasi.grants import Grants
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wishes import Wishes
 
 NAME = "wasi_reactor"
-ENTRY = "_start"
 INTERFACE = HostInterface(NAME, (*WASI_FUNCTIONS, *SPEAR_FUNCTIONS))
 
 
@@ -32,7 +33,7 @@ class WasiReactorRuntime:
 
     def recognises(self, module: ModuleInfo) -> bool:
         """Whatever imports nothing else and is no command."""
-        return not module.has_function(ENTRY, FunctionType()) and INTERFACE.provides_all(module)
+        return not module.has_function(PROGRAM_START, FunctionType()) and INTERFACE.provides_all(module)
 
     def host_functions(self, module: ModuleInfo) -> Mapping[tuple[str, str], HostFunction]:
         """Those of WASI and of `spear` that the module imports."""
@@ -57,7 +58,7 @@ class WasiReactorRuntime:
         grants, initializes = cast("Grants", settings), has_initializer(module)
 
         def prepare(sandbox: Sandbox) -> Steps:
-            sandbox.state = grants.new_guest(sandbox)
+            sandbox.state = grants.given_to(partial(WasiGuest, sandbox))
             yield from sandbox.instantiate()
             if initializes:
                 yield from initialize(sandbox)

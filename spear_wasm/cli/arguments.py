@@ -18,13 +18,9 @@ import click
 from spear_wasm.cli.options import Command, duration, size, utf8
 from spear_wasm.cli.runtime_config import runtime_config_of
 from spear_wasm.limits import ResourceLimits
-from spear_wasm.model import Json
+from spear_wasm.model import PROGRAM_START, Json
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
-PROGRAM = "_start"
-"""The function of a program, which is meant where none is named."""
 
 Named: TypeAlias = "dict[str, Json | bytes]"
 
@@ -46,15 +42,15 @@ class CallArguments:
 
     def meant(self, word: str, functions: Container[str]) -> tuple[str, CallArguments]:
         """The function to call, and with what: a program's first argument stands where others have a function."""
-        if word in functions or PROGRAM not in functions:
+        if word in functions or PROGRAM_START not in functions:
             return word, self
-        return PROGRAM, replace(self, positional=(word, *self.positional))
+        return PROGRAM_START, replace(self, positional=(word, *self.positional))
 
     def of(self, function: str) -> tuple[tuple[Json | bytes, ...], Named]:
         """The arguments by position and those by name, with standard input where that function expects it."""
         if self.stdin is None:
             return self.positional, self.named
-        if function == PROGRAM:
+        if function == PROGRAM_START:
             return self.positional, {**self.named, "stdin": self.stdin}
         if self.positional:
             raise click.UsageError("ARGS and --stdin exclude each other: only a program takes both")

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import click
 
 from spear_wasm.cli import exit_codes
-from spear_wasm.cli.arguments import PROGRAM, CallArguments, FunctionCommand, call_options
+from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
 from spear_wasm.cli.exit_codes import ExitCode
 from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output
 from spear_wasm.client import CallResult
 from spear_wasm.errors import SpearError
+from spear_wasm.model import PROGRAM_START
 from spear_wasm.units import format_duration, format_size
 
 PERCENTILES = (50, 99, 99.9)
@@ -41,7 +42,7 @@ class Answered:
 
 @click.command(cls=FunctionCommand)
 @click.argument("reference", metavar="REF", type=utf8)
-@click.argument("function", type=utf8, default=PROGRAM)
+@click.argument("function", type=utf8, default=PROGRAM_START)
 @call_options
 @click.option(
     "--calls", metavar="N", type=click.IntRange(1), default=2000, show_default=True, help="Calls to make."
@@ -74,7 +75,7 @@ def bench(
     a second there are is bounded by this program, too, which is one process of Python.
     """
     with server.connect() as client:
-        if function != PROGRAM:
+        if function != PROGRAM_START:
             known = client.artifact(reference).functions
             function, call = call.meant(function, {each.name for each in known})
         positional, named = call.of(function)

@@ -8,17 +8,18 @@ from pathlib import Path
 import click
 
 from spear_wasm.cli import exit_codes
-from spear_wasm.cli.arguments import PROGRAM, CallArguments, FunctionCommand, call_options
+from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
 from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output
 from spear_wasm.cli.results import result_option, show_result, show_stream_end
 from spear_wasm.cli.streaming import show_messages
 from spear_wasm.client import CallResult, Client, TaskTerms
+from spear_wasm.model import PROGRAM_START
 
 
 @click.command(cls=FunctionCommand)
 @click.argument("reference", metavar="REF", type=utf8)
-@click.argument("function", type=utf8, default=PROGRAM)
+@click.argument("function", type=utf8, default=PROGRAM_START)
 @call_options
 @click.option(
     "--retries",
@@ -72,7 +73,7 @@ def call(  # noqa: PLR0913  one parameter for each option
     output gets what the function emits, and as JSON a document of a line for each message and one for the end.
     """
     with server.connect() as client:
-        if function != PROGRAM:
+        if function != PROGRAM_START:
             known = client.artifact(reference).functions
             function, call = call.meant(function, {each.name for each in known})
         wanted = _Wanted(client, reference, function, call, retries, task_name)

@@ -7,16 +7,17 @@ from pathlib import Path
 import click
 
 from spear_wasm.cli import exit_codes
-from spear_wasm.cli.arguments import PROGRAM, CallArguments, FunctionCommand, call_options
+from spear_wasm.cli.arguments import CallArguments, FunctionCommand, call_options
 from spear_wasm.cli.files import binary_of
 from spear_wasm.cli.options import format_option, utf8
 from spear_wasm.cli.output import Output, printable
 from spear_wasm.cli.results import result_option, show_result
+from spear_wasm.model import PROGRAM_START
 
 
 @click.command(cls=FunctionCommand)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("function", type=utf8, default=PROGRAM)
+@click.argument("function", type=utf8, default=PROGRAM_START)
 @call_options
 @result_option
 @format_option

@@ -1,1 +1,1 @@
-"""WASI preview 1, as host functions of ours: what a guest sees of the world is what it was given here."""
+"""WASI, as host functions of ours: what a guest sees of the world is what it was given here."""

@@ -12,8 +12,9 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from spear_wasm.engine.wait import Wait
-from spear_wasm.wasi.budget import OPEN_FILES
+from spear_wasm.wasi.blocking_work import done_aside
 from spear_wasm.wasi.errno import Errno, WasiError
+from spear_wasm.wasi.open_files import OPEN_FILES
 from spear_wasm.wasi.types import (
     OF_ANY_FILE,
     OF_DIRECTORIES,
@@ -22,8 +23,6 @@ from spear_wasm.wasi.types import (
     FdStat,
     FileType,
     Rights,
-    filestat_of_stream,
-    packed_filestat,
     type_of_mode,
 )
 
@@ -50,8 +49,22 @@ RECENT_ENTRIES = 64
 ENTRIES_A_TURN = 1024
 """Entries that are read between two turns of others."""
 
+MAX_OFFSET = 2**63 - 1
+
 Entry = tuple[bytes, int, FileType]
 """An entry of a directory: its name, inode and type."""
+
+
+def offset_of(value: int) -> int:
+    """An offset or a size in a file.
+
+    Raises:
+        WasiError: INVAL, as no file is that large.
+    """
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    if value > MAX_OFFSET:
+        raise WasiError(Errno.INVAL)
+    return value
 
 
 class Descriptor:
@@ -60,16 +73,16 @@ class Descriptor:
     granted_as: bytes | None = None
 
     def stat(self) -> FdStat:
-        """What fd_fdstat_get tells."""
+        """What it is, and what may be done with it."""
         raise NotImplementedError
 
     def set_flags(self, flags: FdFlags) -> None:
         """Change how it behaves."""
         raise WasiError(Errno.BADF)
 
-    def filestat(self) -> bytes:
-        """What fd_filestat_get tells, as it lies in memory."""
-        return filestat_of_stream(self.stat().type)
+    def status(self) -> os.stat_result | None:
+        """What its host says of it; None for a stream, which is nothing of the host's."""
+        return None
 
     def read(self, size: int) -> bytes:
         """At most so many bytes from where it is; none at its end."""
@@ -164,8 +177,8 @@ class OnDisk(Descriptor):
         self.number = number
         self.volume = volume
 
-    def filestat(self) -> bytes:
-        return packed_filestat(os.fstat(self.number))
+    def status(self) -> os.stat_result:
+        return os.fstat(self.number)
 
     def close(self) -> None:
         os.close(self.number)
@@ -219,7 +232,7 @@ class File(OnDisk):
 
     def size(self) -> int:
         """How many bytes it has."""
-        return os.fstat(self.number).st_size
+        return self.status().st_size
 
     def copy(self) -> File:
         """The same file open once more, with the same rights."""
@@ -235,6 +248,12 @@ class File(OnDisk):
         self.volume.admit_size(self.number, size)
         os.ftruncate(self.number, size)
         self.volume.resized(self.number)
+
+    def sync(self) -> Generator[Wait, None, None]:
+        """Wait until what was written to it is on its disk."""
+        # A disk takes as long as it likes, also after the guest and what it had open are gone.
+        copy = os.dup(self.number)
+        yield from done_aside(lambda: os.fdatasync(copy), lambda: os.close(copy))
 
     def seek(self, offset: int, whence: int) -> int:
         return os.lseek(self.number, offset, whence)
@@ -307,7 +326,7 @@ class Directory(OnDisk):
 
     def _begin_scan(self) -> None:
         self._close_scan()
-        here = os.fstat(self.number).st_ino
+        here = self.status().st_ino
         self._recent.extend([(b".", here, FileType.DIRECTORY), (b"..", 0, FileType.DIRECTORY)])
         self._read = 2
         self._scan = os.scandir(self.number)

@@ -1,4 +1,4 @@
-"""The error numbers that functions of WASI preview 1 return."""
+"""Error numbers of WASI preview 1, by which what both previews share says what went wrong."""
 
 from __future__ import annotations
 

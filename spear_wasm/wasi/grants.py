@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,12 +13,10 @@ from spear_wasm.errors import InvalidRequest, PermissionDenied
 from spear_wasm.model import ErrorCode
 from spear_wasm.values import shown
 from spear_wasm.wasi.errno import WasiError
-from spear_wasm.wasi.guest import WasiGuest
 from spear_wasm.wasi.volume import Scratch, Volume, sweep_scratch
 
 if TYPE_CHECKING:
     from spear_wasm.config import RuntimeConfig
-    from spear_wasm.engine.host_calls import CallingSandbox
     from spear_wasm.wishes import Wishes
 
 SCRATCH_NAME = "/tmp"  # noqa: S108  the guest's own, not the host's
@@ -74,19 +71,11 @@ class Grants:
             sweep_scratch()
         return cls(environment, tuple(directories), scratch)
 
-    def new_guest(self, sandbox: CallingSandbox) -> WasiGuest:
-        """All of it, for one sandbox whose guest uses preview 1.
-
-        Raises:
-            GuestFault: a directory is not there any more, or there is no room for another one.
-        """
-        return self.given_to(partial(WasiGuest, sandbox))
-
     def given_to(self, make: Callable[[Mapping[str, str], Sequence[Volume]], GuestT]) -> GuestT:
         """What `make` makes of variables and volumes, which are its to close, for one sandbox.
 
         Raises:
-            GuestFault: as from `new_guest`.
+            GuestFault: a directory is not there any more, or there is no room for another one.
         """
         try:
             return make(self.environment, self._new_volumes())

@@ -11,7 +11,7 @@ import msgspec
 from spear_wasm.engine.outcome import GuestExit
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.limits import Limits
-from spear_wasm.model import Field, Parameter, Signature, TypedValue, ValueType
+from spear_wasm.model import PROGRAM_START, Field, Parameter, Signature, TypedValue, ValueType
 from spear_wasm.values import check_type_name, to_bytes
 from spear_wasm.wasi.guest import WasiCall
 
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from spear_wasm.engine.guest_sandbox import GuestSandbox
     from spear_wasm.wishes import Wishes
 
-START = "_start"
-"""The name by which every program is called."""
 STDIN = "stdin"
 """The parameter that becomes standard input, whatever place it has."""
 PROGRAM_NAME = "program"
-SIGNATURE = Signature(START, (), (Field("stdout", ValueType.BYTES),))
+SIGNATURE = Signature(PROGRAM_START, (), (Field("stdout", ValueType.BYTES),))
 
 Run: TypeAlias = "Callable[[Any], Generator[None, None, int]]"
 """Runs the program in a sandbox of its kind; returns its exit status where it returns at all."""

@@ -1,22 +1,10 @@
-"""How preview 1 lays its values out in memory, and the bits of its flags, which descriptors of both previews know."""
+"""What descriptors are and what may be done with them, as preview 1 numbers it; preview 2 gives it other names."""
 
 from __future__ import annotations
 
-import os
 import stat
-import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-
-U32 = struct.Struct("<I")
-U64 = struct.Struct("<Q")
-IOVEC = struct.Struct("<II")  # address, length
-FDSTAT = struct.Struct("<BxH4xQQ")  # file type, flags, rights, rights of what is opened through it
-FILESTAT = struct.Struct("<QQB7xQQQQQ")  # device, inode, type, links, size, times of access, change, metadata
-PRESTAT = struct.Struct("<B3xI")  # 0 for a directory, length of its name
-DIRENT = struct.Struct("<QQIB3x")  # cookie of the next one, inode, length of the name, type
-SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")  # user's, kind, clock or descriptor, time, precision, flags
-EVENT = struct.Struct("<QHB5xQH6x")  # user's, error, kind, bytes, flags
 
 
 class FileType(IntEnum):
@@ -80,27 +68,14 @@ class FdFlags(IntFlag):
     SYNC = 16
 
 
-class TimeFlags(IntFlag):
-    """Which times are set, and to what."""
-
-    ACCESS = 1
-    ACCESS_NOW = 2
-    MODIFIED = 4
-    MODIFIED_NOW = 8
-
-
 @dataclass(frozen=True, slots=True)
 class FdStat:
-    """What fd_fdstat_get tells of a descriptor."""
+    """What a descriptor is, and what may be done with it and with what is opened through it."""
 
     type: FileType
     flags: FdFlags
     rights: int
     inherited: int = 0
-
-    def packed(self) -> bytes:
-        """As it lies in memory."""
-        return FDSTAT.pack(self.type, self.flags, self.rights, self.inherited)
 
 
 def type_of_mode(mode: int) -> FileType:
@@ -116,16 +91,3 @@ _TYPE_OF_FORMAT = {
     stat.S_IFBLK: FileType.BLOCK_DEVICE,
     stat.S_IFSOCK: FileType.SOCKET_STREAM,
 }
-
-
-def packed_filestat(status: os.stat_result) -> bytes:
-    """What a file is like. Which device of the host it is on is nobody's business."""
-    return FILESTAT.pack(
-        0, status.st_ino, type_of_mode(status.st_mode), status.st_nlink, status.st_size,
-        status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns,
-    )  # fmt: skip
-
-
-def filestat_of_stream(kind: FileType) -> bytes:
-    """What a stream is like."""
-    return FILESTAT.pack(0, 0, kind, 0, 0, 0, 0, 0)

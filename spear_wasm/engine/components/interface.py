@@ -61,10 +61,10 @@ def described(engine: int, component: int, info: ModuleInfo) -> ModuleInfo:
         functions, own = reader.exports(component)
     except UnicodeDecodeError:
         raise InvalidArtifact("the component has names that are not UTF-8") from None
-    outline = replace(
+    complete = replace(
         info.component, functions=tuple(functions), resources=tuple(resources), own_resources=tuple(own)
     )
-    return replace(info, imports=tuple(imports), component=outline)
+    return replace(info, imports=tuple(imports), component=complete)
 
 
 def counted(settings: EngineSettings, code: bytes, info: ModuleInfo) -> ModuleInfo:

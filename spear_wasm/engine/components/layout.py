@@ -30,16 +30,3 @@ SEQUENCE = struct.Struct("<B7xQQ")
 CASE = struct.Struct("<B7xQQQ")
 OPTIONAL = struct.Struct("<B7xQ")
 OUTCOME = struct.Struct("<B7x?7xQ")
-
-
-class GuestHandle:
-    """A handle to a resource of the guest's own, which stays in its sandbox."""
-
-    __slots__ = ("address",)
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-
-    def close(self) -> None:
-        """Give the handle back, once. The resource stays: dropping it would be a call of the guest."""
-        capi.resource_any_delete(self.address)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class LinkedComponent(LinkedArtifact):
-    """A component. `outline` is what it is, `linker` has what it imports."""
+    """A component. `info` is what it is, `linker` has what it imports."""
 
     def __init__(self, engine: Engine, pointer: int, module: ModuleInfo, imports: ComponentImports) -> None:
         super().__init__(engine, module)
         assert module.component is not None
         self.pointer = pointer
         weakref.finalize(self, capi.component_delete, pointer)
-        self.outline: ComponentInfo = module.component
+        self.info: ComponentInfo = module.component
         try:
             self.linker = ComponentLinker(engine.pointer, imports)
         except ValueError as error:
@@ -44,7 +44,7 @@ class LinkedComponent(LinkedArtifact):
         self.widest_call = 1
         self.memory_name = None
         # A guest may call a resource of its own like one of ours.
-        own = self.outline.own_resources
+        own = self.info.own_resources
         self._type_ids = {name: number for name, number in imports.type_ids.items() if name not in own}
         self._functions: dict[tuple[str, str], LinkedFunction] = {}
 
@@ -53,8 +53,8 @@ class LinkedComponent(LinkedArtifact):
         key = interface, name
         known = self._functions.get(key)
         if known is None:
-            info = next(each for each in self.outline.functions if (each.interface, each.name) == key)
-            known = self._functions.setdefault(key, self._linked(info))
+            wanted = next(each for each in self.info.functions if (each.interface, each.name) == key)
+            known = self._functions.setdefault(key, self._linked(wanted))
         return known
 
     def _linked(self, info: ComponentFunctionInfo) -> LinkedFunction:

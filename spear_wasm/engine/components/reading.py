@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 from spear_wasm.engine import capi
+from spear_wasm.engine.components.guest_handle import GuestHandle
 from spear_wasm.engine.components.layout import (
     AT,
     CASE,
@@ -18,7 +19,6 @@ from spear_wasm.engine.components.layout import (
     OUTCOME,
     PAIR,
     SIZE,
-    GuestHandle,
 )
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import ErrorCode

@@ -41,14 +41,14 @@ class ComponentSandbox(GuestSandbox):
 
     def _limit_store(self) -> None:
         # The store bounds each memory and each table by itself: all have the same share.
-        outline, limits = self._component.outline, self.limits
+        info, limits = self._component.info, self.limits
         capi.store_limiter(
             self._store,
-            limits.max_memory_bytes // max(1, outline.memories),
-            limits.max_table_elements // max(1, outline.tables),
-            outline.instances,
-            outline.tables,
-            outline.memories,
+            limits.max_memory_bytes // max(1, info.memories),
+            limits.max_table_elements // max(1, info.tables),
+            info.instances,
+            info.tables,
+            info.memories,
         )
 
     def instantiate(self) -> Steps:
@@ -114,7 +114,7 @@ class ComponentSandbox(GuestSandbox):
 
     def held_bytes(self) -> int:
         """What it starts with, or all that it may have where it has run."""
-        if not self._component.outline.memories:
+        if not self._component.info.memories:
             return 0
         least = self._component.module.memory_min_pages * WASM_PAGE_BYTES
         return least if self._is_untouched else self.limits.max_memory_bytes
@@ -126,4 +126,4 @@ class ComponentSandbox(GuestSandbox):
 
     @property
     def _may_be_large(self) -> bool:
-        return self._component.outline.memories > 0 and self._cpu_ns > TOUCHED_QUICKLY_NS
+        return self._component.info.memories > 0 and self._cpu_ns > TOUCHED_QUICKLY_NS

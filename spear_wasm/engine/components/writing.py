@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 from spear_wasm.engine import capi
+from spear_wasm.engine.components.guest_handle import GuestHandle
 from spear_wasm.engine.components.layout import (
     AT,
     CASE,
@@ -34,7 +35,6 @@ from spear_wasm.engine.components.layout import (
     SIZE,
     TUPLE,
     VARIANT,
-    GuestHandle,
 )
 from spear_wasm.wit.types import (
     EnumType,

@@ -1,27 +1,20 @@
-"""wasi:clocks and wasi:random."""
+"""wasi:clocks: the time of day, and a clock that begins with the guest, for which it can wait."""
 
 from __future__ import annotations
 
-import os
 import time
 
-from spear_wasm.engine.outcome import GuestFault
-from spear_wasm.model import ErrorCode
+from spear_wasm.wasi.clocks import RESOLUTION, monotonic_ns
 from spear_wasm.wasi.preview2.guest import ComponentGuest
 from spear_wasm.wasi.preview2.interface import Interface
 from spear_wasm.wasi.preview2.poll import Timer
-from spear_wasm.wasi.process_calls import CLOCK_RESOLUTION
 from spear_wasm.wit.values import WitValue
 
 MONOTONIC_CLOCK = Interface("wasi:clocks/monotonic-clock")
 WALL_CLOCK = Interface("wasi:clocks/wall-clock")
-RANDOM = Interface("wasi:random/random")
-INSECURE = Interface("wasi:random/insecure")
-INSECURE_SEED = Interface("wasi:random/insecure-seed")
 
 DATETIME = "record { seconds: u64, nanoseconds: u32 }"
 NANOSECONDS = 1_000_000_000
-MAX_RANDOM_BYTES = 64 << 10
 
 
 def datetime_of(nanoseconds: int) -> dict[str, WitValue]:
@@ -31,12 +24,12 @@ def datetime_of(nanoseconds: int) -> dict[str, WitValue]:
 
 @MONOTONIC_CLOCK.function("now", "func() -> u64")
 def monotonic_now(guest: ComponentGuest) -> WitValue:
-    return time.monotonic_ns() - guest.began
+    return monotonic_ns(guest)
 
 
 @MONOTONIC_CLOCK.function("resolution", "func() -> u64")
 def monotonic_resolution(_: ComponentGuest) -> WitValue:
-    return CLOCK_RESOLUTION
+    return RESOLUTION
 
 
 @MONOTONIC_CLOCK.function("subscribe-instant", "func(when: u64) -> own<pollable>")
@@ -56,34 +49,7 @@ def wall_now(_: ComponentGuest) -> WitValue:
 
 @WALL_CLOCK.function("resolution", f"func() -> {DATETIME}")
 def wall_resolution(_: ComponentGuest) -> WitValue:
-    return datetime_of(CLOCK_RESOLUTION)
+    return datetime_of(RESOLUTION)
 
 
-@RANDOM.function("get-random-bytes", "func(len: u64) -> list<u8>")
-@INSECURE.function("get-insecure-random-bytes", "func(len: u64) -> list<u8>")
-def get_random_bytes(_: ComponentGuest, length: int) -> WitValue:
-    # All of them come in one go, and by the standard none may be missing.
-    if length > MAX_RANDOM_BYTES:
-        raise GuestFault(
-            ErrorCode.GUEST_ERROR,
-            f"the guest asked for {length} random bytes at once; it may ask for {MAX_RANDOM_BYTES}",
-        )
-    return os.urandom(length)
-
-
-@RANDOM.function("get-random-u64", "func() -> u64")
-@INSECURE.function("get-insecure-random-u64", "func() -> u64")
-def get_random_u64(_: ComponentGuest) -> WitValue:
-    return _random_u64()
-
-
-@INSECURE_SEED.function("insecure-seed", "func() -> tuple<u64, u64>")
-def insecure_seed(_: ComponentGuest) -> WitValue:
-    return _random_u64(), _random_u64()
-
-
-def _random_u64() -> int:
-    return int.from_bytes(os.urandom(8), "little")
-
-
-CLOCKS = (MONOTONIC_CLOCK, WALL_CLOCK, RANDOM, INSECURE, INSECURE_SEED)
+CLOCKS = (MONOTONIC_CLOCK, WALL_CLOCK)

@@ -11,8 +11,7 @@ from hashlib import blake2b
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.wait import Wait, turn_of_others
 from spear_wasm.model import ErrorCode
-from spear_wasm.wasi.descriptor_calls import offset_of, synced
-from spear_wasm.wasi.descriptors import Directory, Entry, File, OnDisk
+from spear_wasm.wasi.descriptors import Directory, Entry, File, OnDisk, offset_of
 from spear_wasm.wasi.errno import Errno, WasiError, number_of
 from spear_wasm.wasi.guest import MAX_DESCRIPTORS
 from spear_wasm.wasi.paths import open_directory
@@ -193,7 +192,7 @@ def advise(guest: ComponentGuest, number: int, offset: int, length: int, _advice
 @FILES.waiting("[method]descriptor.sync-data", f"func({SELF}) -> {NOTHING}")
 @told_later
 def sync(guest: ComponentGuest, number: int) -> Generator[Wait, None, WitValue]:
-    yield from synced(descriptor_of(guest, number))
+    yield from _file(guest, number).sync()
     return None
 
 
@@ -233,7 +232,7 @@ def set_size(guest: ComponentGuest, number: int, size: int) -> WitValue:
 def set_times(guest: ComponentGuest, number: int, access: Case, modified: Case) -> WitValue:
     descriptor = descriptor_of(guest, number)
     descriptor.volume.check_writable()
-    os.utime(descriptor.number, ns=types.times_of(access, modified, os.fstat(descriptor.number)))
+    os.utime(descriptor.number, ns=types.times_of(access, modified, descriptor.status()))
     return None
 
 
@@ -295,20 +294,18 @@ def text_of(name: bytes) -> str:
 @FILES.function("[method]descriptor.stat", f"func({SELF}) -> {STAT}")
 @told
 def stat(guest: ComponentGuest, number: int) -> WitValue:
-    return types.stat_of(os.fstat(descriptor_of(guest, number).number))
+    return types.stat_of(descriptor_of(guest, number).status())
 
 
 @FILES.function("[method]descriptor.is-same-object", f"func({SELF}, other: borrow<descriptor>) -> bool")
 def is_same_object(guest: ComponentGuest, number: int, other: int) -> WitValue:
-    return os.path.samestat(
-        os.fstat(descriptor_of(guest, number).number), os.fstat(descriptor_of(guest, other).number)
-    )
+    return os.path.samestat(descriptor_of(guest, number).status(), descriptor_of(guest, other).status())
 
 
 @FILES.function("[method]descriptor.metadata-hash", f"func({SELF}) -> {HASH}")
 @told
 def metadata_hash(guest: ComponentGuest, number: int) -> WitValue:
-    return hash_of(os.fstat(descriptor_of(guest, number).number))
+    return hash_of(descriptor_of(guest, number).status())
 
 
 def hash_of(status: os.stat_result) -> WitValue:

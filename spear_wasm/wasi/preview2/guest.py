@@ -16,7 +16,7 @@ from spear_wasm.wit.values import Case
 if TYPE_CHECKING:
     from spear_wasm.config import RuntimeConfig
     from spear_wasm.engine.components.sandbox import ComponentSandbox
-    from spear_wasm.wasi.preview2.http_server import OutgoingResponse
+    from spear_wasm.wasi.preview2.http_answering import OutgoingResponse
     from spear_wasm.wishes import Wishes
 
 

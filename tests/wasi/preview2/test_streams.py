@@ -15,12 +15,12 @@ from spear_wasm.engine.outcome import GuestExit, GuestFault
 from spear_wasm.engine.wait import Wait
 from spear_wasm.wasi.guest import WasiCall
 from spear_wasm.wasi.preview2 import poll
-from spear_wasm.wasi.preview2.clocks import MAX_RANDOM_BYTES
 from spear_wasm.wasi.preview2.interface import MAX_TRANSFER_BYTES
 from spear_wasm.wasi.preview2.poll import Awaiting
+from spear_wasm.wasi.preview2.random import MAX_RANDOM_BYTES
 from spear_wasm.wasi.preview2.resources import MAX_RESOURCES
 from spear_wasm.wit.values import Case, Err, Ok
-from tests.wasi.preview2 import FUNCTIONS, Guest, one
+from tests.wasi.preview2.guests import FUNCTIONS, Guest, one
 
 IN, OUT, POLL = "[method]input-stream.", "[method]output-stream.", "[method]pollable."
 STREAMS, CLOCK = "io/streams", "clocks/monotonic-clock"

@@ -1,4 +1,4 @@
-"""Work of the host that may take long, on a thread of its own, while the guest that wants it rests."""
+"""Work of the host that blocks, on a thread of its own, while the guest that wants it rests."""
 
 from __future__ import annotations
 

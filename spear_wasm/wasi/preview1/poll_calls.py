@@ -9,11 +9,11 @@ from enum import IntEnum
 
 from spear_wasm.engine.host_calls import CallingSandbox
 from spear_wasm.engine.wait import Wait
-from spear_wasm.wasi.calling import check_range, guest_of, put_u32, wasi_waiting
 from spear_wasm.wasi.errno import Errno, WasiError, number_of
-from spear_wasm.wasi.guest import WasiGuest
-from spear_wasm.wasi.process_calls import time_of
-from spear_wasm.wasi.types import EVENT, SUBSCRIPTION, U32
+from spear_wasm.wasi.preview1.calling import check_range, guest_of, put_u32, wasi_waiting
+from spear_wasm.wasi.preview1.guest import WasiGuest
+from spear_wasm.wasi.preview1.layout import EVENT, SUBSCRIPTION, U32
+from spear_wasm.wasi.preview1.process_calls import time_of
 
 MAX_SUBSCRIPTIONS = 1024
 ABSOLUTE = 1

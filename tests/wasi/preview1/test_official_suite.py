@@ -16,12 +16,13 @@ import pytest
 from spear_wasm.engine.outcome import GuestExit
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox
 from spear_wasm.model import FunctionType
-from spear_wasm.wasi.guest import WasiCall, WasiGuest
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.guest import WasiCall
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.volume import Volume
 from tests.workshop import LIMITS, Workshop, bare_sandbox, run_slice
 
-ARCHIVE = Path(__file__).parents[2] / "fixtures" / "wasi" / "testsuite.tar.xz"
+ARCHIVE = Path(__file__).parents[3] / "fixtures" / "wasi" / "testsuite.tar.xz"
 OFFERS = {(each.module, each.name): each for each in WASI_FUNCTIONS}
 ROOMY = replace(LIMITS, max_output_bytes=1 << 20)
 with tarfile.open(ARCHIVE) as packed:

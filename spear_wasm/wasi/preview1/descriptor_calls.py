@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
+from enum import IntFlag
 
 from spear_wasm.engine.host_calls import CallingSandbox
 from spear_wasm.engine.wait import Wait, turn_of_others
-from spear_wasm.wasi.aside import done_aside
-from spear_wasm.wasi.calling import (
+from spear_wasm.wasi.descriptors import offset_of
+from spear_wasm.wasi.errno import Errno, WasiError
+from spear_wasm.wasi.preview1.calling import (
     MAX_TRANSFER_BYTES,
     buffers_at,
     check_range,
@@ -21,25 +23,27 @@ from spear_wasm.wasi.calling import (
     wasi,
     wasi_waiting,
 )
-from spear_wasm.wasi.descriptors import Descriptor
-from spear_wasm.wasi.errno import Errno, WasiError
-from spear_wasm.wasi.types import DIRENT, PRESTAT, U64, FdFlags, TimeFlags
+from spear_wasm.wasi.preview1.layout import (
+    DIRENT,
+    PRESTAT,
+    U64,
+    filestat_of_stream,
+    packed_fdstat,
+    packed_filestat,
+)
+from spear_wasm.wasi.types import FdFlags
 
-MAX_OFFSET = 2**63 - 1
 WHENCES = (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END)
 MAX_ADVICE = 5
 
 
-def offset_of(value: int) -> int:
-    """An offset or a size in a file.
+class TimeFlags(IntFlag):
+    """Which times are set, and to what."""
 
-    Raises:
-        WasiError: INVAL, as no file is that large.
-    """
-    value &= 0xFFFF_FFFF_FFFF_FFFF
-    if value > MAX_OFFSET:
-        raise WasiError(Errno.INVAL)
-    return value
+    ACCESS = 1
+    ACCESS_NOW = 2
+    MODIFIED = 4
+    MODIFIED_NOW = 8
 
 
 def times_of(flags: int, access: int, modified: int, now: os.stat_result) -> tuple[int, int]:
@@ -85,24 +89,17 @@ def fd_close(sandbox: CallingSandbox, fd: int) -> None:
 
 @wasi_waiting("fd_sync", "i")
 def fd_sync(sandbox: CallingSandbox, fd: int) -> Generator[Wait, None, None]:
-    yield from synced(guest_of(sandbox).open(fd))
+    yield from guest_of(sandbox).open(fd).file().sync()
 
 
 @wasi_waiting("fd_datasync", "i")
 def fd_datasync(sandbox: CallingSandbox, fd: int) -> Generator[Wait, None, None]:
-    yield from synced(guest_of(sandbox).open(fd))
-
-
-def synced(descriptor: Descriptor) -> Generator[Wait, None, None]:
-    """Wait until what was written to a file is on its disk."""
-    # A disk takes as long as it likes, also after the guest and what it had open are gone.
-    copy = os.dup(descriptor.file().number)
-    yield from done_aside(lambda: os.fdatasync(copy), lambda: os.close(copy))
+    yield from guest_of(sandbox).open(fd).file().sync()
 
 
 @wasi("fd_fdstat_get", "ii")
 def fd_fdstat_get(sandbox: CallingSandbox, fd: int, result_at: int) -> None:
-    sandbox.write_memory(result_at, guest_of(sandbox).open(fd).stat().packed())
+    sandbox.write_memory(result_at, packed_fdstat(guest_of(sandbox).open(fd).stat()))
 
 
 @wasi("fd_fdstat_set_flags", "ii")
@@ -118,7 +115,10 @@ def fd_fdstat_set_rights(sandbox: CallingSandbox, fd: int, _rights: int, _inheri
 
 @wasi("fd_filestat_get", "ii")
 def fd_filestat_get(sandbox: CallingSandbox, fd: int, result_at: int) -> None:
-    sandbox.write_memory(result_at, guest_of(sandbox).open(fd).filestat())
+    descriptor = guest_of(sandbox).open(fd)
+    status = descriptor.status()
+    filestat = filestat_of_stream(descriptor.stat().type) if status is None else packed_filestat(status)
+    sandbox.write_memory(result_at, filestat)
 
 
 @wasi("fd_filestat_set_size", "iI")
@@ -130,7 +130,7 @@ def fd_filestat_set_size(sandbox: CallingSandbox, fd: int, size: int) -> None:
 def fd_filestat_set_times(sandbox: CallingSandbox, fd: int, access: int, modified: int, flags: int) -> None:
     file = guest_of(sandbox).open(fd).file()
     file.volume.check_writable()
-    os.utime(file.number, ns=times_of(flags, access, modified, os.fstat(file.number)))
+    os.utime(file.number, ns=times_of(flags, access, modified, file.status()))
 
 
 @wasi("fd_prestat_get", "ii")

@@ -10,7 +10,9 @@ from spear_wasm.engine.host_calls import CallingSandbox, HostFunction
 from spear_wasm.engine.outcome import GuestExit
 from spear_wasm.engine.wait import Wait, turn_of_others
 from spear_wasm.model import FunctionType, ValueType
-from spear_wasm.wasi.calling import (
+from spear_wasm.wasi import clocks
+from spear_wasm.wasi.errno import Errno, WasiError
+from spear_wasm.wasi.preview1.calling import (
     MAX_TRANSFER_BYTES,
     MODULE,
     check_range,
@@ -20,14 +22,11 @@ from spear_wasm.wasi.calling import (
     wasi,
     wasi_waiting,
 )
-from spear_wasm.wasi.errno import Errno, WasiError
-from spear_wasm.wasi.guest import WasiGuest
-from spear_wasm.wasi.types import U64
+from spear_wasm.wasi.preview1.guest import WasiGuest
+from spear_wasm.wasi.preview1.layout import U64
 
 REALTIME, MONOTONIC = 0, 1
 _CLOCKS_OF_CPU_TIME = (2, 3)
-CLOCK_RESOLUTION = 1
-"""Of all clocks, in nanoseconds."""
 
 
 def time_of(guest: WasiGuest, clock: int) -> int:
@@ -39,7 +38,7 @@ def time_of(guest: WasiGuest, clock: int) -> int:
     if clock == REALTIME:
         return time.time_ns()
     if clock == MONOTONIC:
-        return time.monotonic_ns() - guest.began
+        return clocks.monotonic_ns(guest)
     raise WasiError(Errno.NOTSUP if clock in _CLOCKS_OF_CPU_TIME else Errno.INVAL)
 
 
@@ -80,7 +79,7 @@ def _put_texts(sandbox: CallingSandbox, texts: tuple[bytes, ...], pointers_at: i
 @wasi("clock_res_get", "ii")
 def clock_res_get(sandbox: CallingSandbox, clock: int, result_at: int) -> None:
     time_of(guest_of(sandbox), clock)
-    put(sandbox, result_at, U64, CLOCK_RESOLUTION)
+    put(sandbox, result_at, U64, clocks.RESOLUTION)
 
 
 @wasi("clock_time_get", "iIi")

@@ -10,7 +10,7 @@ import pytest
 
 from spear_wasm.wasi.errno import Errno
 from spear_wasm.wasi.guest import WasiCall
-from tests.wasi.guests import MEMORY_BYTES, OUT, Guest, Guests
+from tests.wasi.preview1.guests import MEMORY_BYTES, OUT, Guest, Guests
 from tests.workshop import run_to_end
 
 EVENTS = 30_000

@@ -13,8 +13,9 @@ from spear_wasm.engine.wait import Wait
 from spear_wasm.limits import Limits
 from spear_wasm.model import ValueType
 from spear_wasm.wasi.errno import Errno
-from spear_wasm.wasi.guest import WasiCall, WasiGuest
-from spear_wasm.wasi.preview1 import WASI_FUNCTIONS
+from spear_wasm.wasi.guest import WasiCall
+from spear_wasm.wasi.preview1.functions import WASI_FUNCTIONS
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.volume import Volume
 from tests.workshop import LIMITS, Workshop, bare_sandbox, exported, run_slice, run_to_end
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spear_wasm.engine.outcome import GuestExit
 from spear_wasm.wasi.errno import Errno
 from spear_wasm.wasi.guest import WasiCall
-from tests.wasi.guests import MEMORY_BYTES, OUT, Guests
+from tests.wasi.preview1.guests import MEMORY_BYTES, OUT, Guests
 
 TEXTS = st.lists(st.binary(max_size=40).filter(lambda text: b"\0" not in text), max_size=10)
 

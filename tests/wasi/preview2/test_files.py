@@ -13,7 +13,7 @@ from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.wasi.preview2.interface import MAX_TRANSFER_BYTES
 from spear_wasm.wasi.volume import Scratch, Volume
 from spear_wasm.wit.values import Case, Err, Ok
-from tests.wasi.preview2 import Guest, one
+from tests.wasi.preview2.guests import Guest, one
 
 FILES, STREAMS = "filesystem/types", "io/streams"
 D, IN, OUT = "[method]descriptor.", "[method]input-stream.", "[method]output-stream."

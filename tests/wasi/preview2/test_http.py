@@ -10,11 +10,16 @@ from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.outbound.client import Response
 from spear_wasm.outbound.rules import OutboundRules
 from spear_wasm.wasi.preview2.guest import HttpGrant
+from spear_wasm.wasi.preview2.http_answering import (
+    IncomingRequest,
+    OutgoingResponse,
+    Request,
+    ResponseOutparam,
+)
 from spear_wasm.wasi.preview2.http_client import MAX_REQUESTS, IncomingResponse
-from spear_wasm.wasi.preview2.http_server import IncomingRequest, OutgoingResponse, Request, ResponseOutparam
 from spear_wasm.wasi.preview2.http_types import FIELD_OVERHEAD, MAX_FIELDS_BYTES
 from spear_wasm.wit.values import Case, Err, Ok
-from tests.wasi.preview2 import Guest, one
+from tests.wasi.preview2.guests import Guest, one
 
 HTTP, SEND, STREAMS = "http/types", ("http/outgoing-handler", "handle"), "io/streams"
 F, RESPONSE, REQUEST = "[method]fields.", "[method]outgoing-response.", "[method]outgoing-request."

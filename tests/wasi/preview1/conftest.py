@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.wasi.guests import Guests
+from tests.wasi.preview1.guests import Guests
 from tests.workshop import Workshop
 
 

@@ -13,7 +13,7 @@ from spear_wasm.errors import InvalidRequest
 from spear_wasm.limits import Limits
 from spear_wasm.model import ErrorCode, Field, Parameter, Signature, TypedValue, ValueType
 from spear_wasm.wasi.preview2.guest import guest_of
-from spear_wasm.wasi.preview2.http_server import (
+from spear_wasm.wasi.preview2.http_answering import (
     IncomingRequest,
     OutgoingResponse,
     Request,

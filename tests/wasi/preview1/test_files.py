@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ import pytest
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import ErrorCode
 from spear_wasm.wasi import descriptors
-from spear_wasm.wasi.budget import OpenFileBudget
 from spear_wasm.wasi.errno import Errno
 from spear_wasm.wasi.grants import GrantedDirectory, Grants
 from spear_wasm.wasi.guest import MAX_DESCRIPTORS
+from spear_wasm.wasi.open_files import OpenFileBudget
+from spear_wasm.wasi.preview1.guest import WasiGuest
 from spear_wasm.wasi.volume import MAX_SCRATCH_ENTRIES, Scratch, Volume
-from tests.wasi.guests import NOTHING, OUT, Guest, Guests
+from tests.wasi.preview1.guests import NOTHING, OUT, Guest, Guests
 
 CREATE, DIRECTORY, EXCLUSIVE, TRUNCATE = 1, 2, 4, 8
 READ, WRITE, SET_SIZE = 1 << 1, 1 << 6, 1 << 22
@@ -132,7 +134,7 @@ def test_a_grant_that_is_gone_is_the_hosts_fault_and_leaves_nothing(
     grants = Grants({}, (there, gone), scratch=1000)
     before = open_in_this_process()
     with guests.one() as guest, pytest.raises(GuestFault) as caught:
-        grants.new_guest(guest.sandbox)
+        grants.given_to(partial(WasiGuest, guest.sandbox))
     assert caught.value.code is ErrorCode.INSTANCE_FAILED
     assert open_in_this_process() == before
 

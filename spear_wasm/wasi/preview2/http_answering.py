@@ -140,4 +140,4 @@ def set_response(guest: ComponentGuest, param: int, answer: Ok | Err) -> Generat
     return None
 
 
-HTTP_SERVER = (HTTP,)
+HTTP_ANSWERING = (HTTP,)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from spear_wasm.engine.host_calls import CallingSandbox
 from spear_wasm.wasi import file_operations
-from spear_wasm.wasi.calling import guest_of, path_at, put_u32, wasi
-from spear_wasm.wasi.descriptor_calls import times_of
 from spear_wasm.wasi.descriptors import Directory
 from spear_wasm.wasi.errno import Errno, WasiError
 from spear_wasm.wasi.file_operations import Opening
-from spear_wasm.wasi.types import FdFlags, OpenFlags, Rights, packed_filestat
+from spear_wasm.wasi.preview1.calling import guest_of, path_at, put_u32, wasi
+from spear_wasm.wasi.preview1.descriptor_calls import times_of
+from spear_wasm.wasi.preview1.layout import packed_filestat
+from spear_wasm.wasi.types import FdFlags, OpenFlags, Rights
 
 FOLLOW = 1
 """The one flag of a lookup: a symbolic link at the end of a path is followed."""

@@ -12,7 +12,7 @@ from spear_wasm.model import ErrorCode
 from spear_wasm.wasi.errno import Errno
 from spear_wasm.wasi.guest import WasiCall
 from spear_wasm.wasi.types import FdFlags, Rights
-from tests.wasi.guests import MEMORY_BYTES, OUT, Guests
+from tests.wasi.preview1.guests import MEMORY_BYTES, OUT, Guests
 from tests.workshop import LIMITS
 
 OUTSIDE = [(MEMORY_BYTES, 1), (MEMORY_BYTES - 1, 2), (0xFFFFFFFF, 0xFFFFFFFF), (0, 0xFFFFFFFF)]

@@ -11,10 +11,10 @@ from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.engine.wait import Wait
 from spear_wasm.model import ErrorCode, FunctionType, ValueType
 from spear_wasm.wasi.errno import Errno, WasiError, number_of
-from spear_wasm.wasi.types import IOVEC, U32
+from spear_wasm.wasi.preview1.layout import IOVEC, U32
 
 if TYPE_CHECKING:
-    from spear_wasm.wasi.guest import WasiGuest
+    from spear_wasm.wasi.preview1.guest import WasiGuest
 
 MODULE = "wasi_snapshot_preview1"
 MAX_IOVECS = 1024
