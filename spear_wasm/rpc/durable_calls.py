@@ -15,7 +15,7 @@ from spear_wasm.execution.listing import newest, oldest
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.storage.journal import in_use
 from spear_wasm.rpc.executions import LEFT, ended_response, left_to_the_next, unfinished_result
-from spear_wasm.rpc.waiting import accepted, in_thread, is_kept
+from spear_wasm.rpc.waiting import accepted, in_thread, is_kept, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -94,7 +94,7 @@ class DurableCalls:
             # As the disk has it: it may have begun by now, or ended, which is for those who ask.
             return _accepted_response(found.execution, pb.ExecutionResult(status=pb.EXECUTION_STATUS_PENDING))
         if request.wait or found.execution.lifecycle.is_final:
-            record = await _recorded(found)
+            record = await recorded(found)
             if record is not None:
                 return ended_response(record)
         return _accepted_response(found.execution, unfinished_result(found.execution))
@@ -188,7 +188,7 @@ class DurableCalls:
         """
         durable = self._durable.open(execution_id)
         if durable is not None:
-            return await _recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
+            return await recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
         found = self._host.executions.find(execution_id)
         if found is None:
             kept = await self._kept(execution_id)
@@ -203,7 +203,7 @@ class DurableCalls:
         """
         durable = self._durable.open(execution_id)
         if durable is not None and durable.execution.lifecycle.is_final:
-            await _recorded(durable)
+            await recorded(durable)
 
     # Lists
 
@@ -266,14 +266,10 @@ def _check_same(key: str, digest: bytes, other: bytes) -> None:
 
 
 async def _record_of(durable: DurableExecution) -> ExecutionRecord:
-    record = await _recorded(durable)
+    record = await recorded(durable)
     if record is None:
         raise left_to_the_next(durable.execution)
     return record
-
-
-async def _recorded(durable: DurableExecution) -> ExecutionRecord | None:
-    return await asyncio.shield(asyncio.wrap_future(durable.recorded))
 
 
 def _accepted_response(execution: Execution, result: pb.ExecutionResult) -> pb.InvokeFunctionResponse:

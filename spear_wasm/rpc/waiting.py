@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar, cast
 
 from spear_wasm.errors import ExecutionExists, JournalFailed, ServerBusy
 from spear_wasm.execution.durable import DurableExecution
 from spear_wasm.execution.execution import Execution
+from spear_wasm.execution.records import ExecutionRecord
 
 Result = TypeVar("Result")
 
 
 async def ended(execution: Execution) -> None:
     """Wait until an execution has ended."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def on_end(_: Execution) -> None:
-        loop.call_soon_threadsafe(wake)
-
-    execution.add_done_callback(on_end)
-    await waiter
+    await _told_of(execution.add_done_callback)
 
 
 async def accepted(durable: DurableExecution) -> None:
@@ -37,7 +27,40 @@ async def accepted(durable: DurableExecution) -> None:
         ExecutionExists: another worker was faster with its id.
         JournalFailed: the disk did not take it, and it does not run.
     """
-    await asyncio.shield(asyncio.wrap_future(durable.accepted))
+    await _result_of(durable.accepted)
+
+
+async def recorded(durable: DurableExecution) -> ExecutionRecord | None:
+    """The record of an execution, once the disk has it; None where the server shuts down first.
+
+    Raises:
+        JournalFailed: the disk has not taken it for long.
+    """
+    return await _result_of(durable.recorded)
+
+
+async def _result_of(future: Future[Result]) -> Result:
+    # Not `wrap_future`: where nobody waits any more, nobody is there either to take its error.
+    if not future.done():
+        await _told_of(future.add_done_callback)
+    return future.result()
+
+
+async def _told_of(subscribe: Callable[[Callable[[object], None]], None]) -> None:
+    """Wait for the one call of what is subscribed, which comes on any thread."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def on_news(_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(wake)
+
+    subscribe(on_news)
+    await waiter
 
 
 async def is_kept(durable: DurableExecution) -> bool:

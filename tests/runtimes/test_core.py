@@ -577,7 +577,9 @@ def test_initialize_runs_after_the_start_function(workshop: Workshop) -> None:
 
 def test_a_trap_of_initialize_is_the_outcome_of_the_call(workshop: Workshop) -> None:
     fault = Guest(workshop, "initialize_trap").fault("answer")
-    assert (fault.code, fault.trap_frames) == (ErrorCode.TRAP_UNREACHABLE, ("_initialize+0x0",))
+    assert fault.code is ErrorCode.TRAP_UNREACHABLE
+    # 0x1 where a tick has cut the slice at the function's first instruction
+    assert fault.trap_frames in {("_initialize+0x0",), ("_initialize+0x1",)}
 
 
 @pytest.mark.parametrize("source", ["initialize_spin", "start_spin"])
