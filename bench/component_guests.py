@@ -122,8 +122,8 @@ def _latencies(client: Client) -> list[float]:
 
 def _asleep() -> list[Figure]:
     settings = EngineSettings(
-        metered=False, max_memory_bytes=1 << 20, max_table_elements=10_000, wasm_stack_bytes=512 << 10,
-        sandboxes=SLEEPERS,
+        metered=False, max_memory_bytes=1 << 20, memory_reservation=1 << 20, max_table_elements=10_000,
+        wasm_stack_bytes=512 << 10, sandboxes=SLEEPERS,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         code = Path(directory) / "http.cwasm"

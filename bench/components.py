@@ -99,8 +99,8 @@ def _with_their_objects() -> Callable[[], object]:
 
 def _of_those_that_wait() -> list[Figure]:
     settings = EngineSettings(
-        metered=False, max_memory_bytes=1 << 20, max_table_elements=10_000, wasm_stack_bytes=512 << 10,
-        sandboxes=WAITING,
+        metered=False, max_memory_bytes=1 << 20, memory_reservation=1 << 20, max_table_elements=10_000,
+        wasm_stack_bytes=512 << 10, sandboxes=WAITING,
     )  # fmt: skip
     limits = Config().default_limits.limits()
     with tempfile.TemporaryDirectory() as directory:

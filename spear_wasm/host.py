@@ -17,7 +17,7 @@ from spear_wasm.board import Board, Seat
 from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
 from spear_wasm.engine.engines import Engines
-from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.engine.settings import EngineSettings, reservation_for
 from spear_wasm.errors import ConfigurationError, SandboxUnavailable
 from spear_wasm.execution.durable import DurableExecutions
 from spear_wasm.execution.execution_registry import ExecutionRegistry
@@ -232,9 +232,11 @@ def _limit_policy(config: Config) -> LimitPolicy:
 
 def engine_settings(config: Config, *, metered: bool) -> EngineSettings:
     """The settings of one of a host's two engines."""
+    max_memory_bytes = _whole_pages(config.ceiling.max_memory)
     return EngineSettings(
         metered=metered,
-        max_memory_bytes=_whole_pages(config.ceiling.max_memory),
+        max_memory_bytes=max_memory_bytes,
+        memory_reservation=reservation_for(max_memory_bytes, config.engine.sandboxes),
         max_table_elements=config.ceiling.max_table_elements,
         wasm_stack_bytes=int(config.engine.wasm_stack),
         sandboxes=config.engine.sandboxes,

@@ -19,7 +19,7 @@ from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.engine.host_calls import HostFunction
 from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Values
-from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.engine.settings import WHOLE_MEMORY, EngineSettings
 from spear_wasm.engine.text import wat_to_wasm
 from spear_wasm.limits import Limits
 from spear_wasm.model import ModuleInfo
@@ -30,6 +30,7 @@ POOL_SIZE = 16
 PLAIN = EngineSettings(
     metered=False,
     max_memory_bytes=64 << 20,
+    memory_reservation=WHOLE_MEMORY,
     max_table_elements=10_000,
     wasm_stack_bytes=512 << 10,
     sandboxes=POOL_SIZE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import resource
 from dataclasses import asdict, dataclass
 
 from spear_wasm.engine import capi
@@ -45,16 +46,36 @@ _FEATURES = {
 }
 
 
+WHOLE_MEMORY = 1 << 32
+"""All that a 32-bit guest can address."""
+WHOLE_GUARD = 1 << 25
+SMALL_GUARD = 1 << 16
+MOST_FOR_WHOLE_MEMORIES = 1 << 44
+"""Address space that one engine may take where less would do: an eighth of what a process has."""
+
+
+def reservation_for(max_memory_bytes: int, sandboxes: int) -> int:
+    """The address space for each memory: all that a guest can address, where there is that much for so many sandboxes.
+
+    Then the processor's own checks tell that a guest reaches beyond its memory. Otherwise it is the ceiling, and code
+    that checks each address by itself: what does little else takes a third longer.
+    """
+    needed = sandboxes * MAX_INSTANCES * (WHOLE_MEMORY + WHOLE_GUARD)
+    is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return max_memory_bytes if is_limited or needed > MOST_FOR_WHOLE_MEMORIES else WHOLE_MEMORY
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Everything about an engine that shapes the code compiled for it, and the size of its pool.
 
-    `max_memory_bytes` is the server's ceiling: each pool slot reserves that much address space. `metered`
-    engines count fuel, which costs tight loops up to half of their speed.
+    `max_memory_bytes` is the server's ceiling, `memory_reservation` the address space that each pool slot has for a
+    memory: see `reservation_for`. `metered` engines count fuel, which costs tight loops up to half of their speed.
     """
 
     metered: bool
     max_memory_bytes: int
+    memory_reservation: int
     max_table_elements: int
     wasm_stack_bytes: int
     sandboxes: int
@@ -66,9 +87,9 @@ class EngineSettings:
         capi.config_set(config, "consume_fuel", self.metered)
         capi.config_set(config, "max_wasm_stack", self.wasm_stack_bytes)
         capi.config_set(config, "async_stack_size", self.wasm_stack_bytes + HOST_STACK_BYTES)
-        capi.config_set(config, "memory_reservation", self.max_memory_bytes)
+        capi.config_set(config, "memory_reservation", self.memory_reservation)
         capi.config_set(config, "memory_reservation_for_growth", 0)
-        capi.config_set(config, "memory_guard_size", 1 << 16)
+        capi.config_set(config, "memory_guard_size", self._guard_bytes)
         for feature, enabled in _FEATURES.items():
             capi.config_set(config, feature, enabled)
         self._set_pool(config, bounds)
@@ -105,7 +126,11 @@ class EngineSettings:
     @property
     def reserved_bytes(self) -> int:
         """Address space that an engine's pool reserves for linear memories."""
-        return self.sandboxes * MAX_INSTANCES * self.max_memory_bytes
+        return self.sandboxes * MAX_INSTANCES * (self.memory_reservation + self._guard_bytes)
+
+    @property
+    def _guard_bytes(self) -> int:
+        return WHOLE_GUARD if self.memory_reservation == WHOLE_MEMORY else SMALL_GUARD
 
     def fingerprint(self) -> str:
         """32 hex digits that differ whenever machine code compiled under other conditions must not be used."""
