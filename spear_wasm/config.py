@@ -156,7 +156,8 @@ class EngineConfig(Section, frozen=True):
     """The WebAssembly engines and what all of their sandboxes share.
 
     `sandboxes` is how many may be alive at once in each engine, which the kernel's bound on the memory areas of a
-    process bounds (vm.max_map_count); `tick` the length of a guest's slice.
+    process bounds (vm.max_map_count). With more than some 2,000 guests compute up to a third slower: their memories no
+    longer have all addresses to themselves. `tick` is the length of a guest's slice.
     """
 
     sandboxes: Count = 1000
