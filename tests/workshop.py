@@ -54,9 +54,10 @@ def wasm_of(source: str | bytes) -> bytes:
 class Workshop:
     """One engine of each kind and a compiler for both. Compiles no module twice."""
 
-    def __init__(self, directory: Path) -> None:
-        self.plain, self.metered = Engine(PLAIN, TICK), Engine(METERED, TICK)
-        self._compiler = Compiler(PLAIN, METERED, CompileConfig())
+    def __init__(self, directory: Path, settings: EngineSettings = PLAIN) -> None:
+        plain, metered = settings, replace(settings, metered=True)
+        self.plain, self.metered = Engine(plain, TICK), Engine(metered, TICK)
+        self._compiler = Compiler(plain, metered, CompileConfig())
         self._directory = directory
         self._compiled: dict[tuple[str | bytes, bool], tuple[Path, ModuleInfo]] = {}
 

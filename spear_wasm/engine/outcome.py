@@ -160,6 +160,8 @@ _COMPONENT_TRAPS = {
 }
 """How the library words traps to our codes: a call of a component tells a trap by its words alone."""
 _HOST_CALL_BOUND = "fuel allocated for hostcalls has been exhausted"
+_NUMBER = re.compile(r"^\d+: ")
+"""Where there are several causes, each has one: the address of a memory fault comes before the trap."""
 _ABOVE_LIMIT = re.compile(r"(memory|table) minimum size of \d+ \w+ exceeds (memory|table) limits$")
 _ENGINE_REFUSES = re.compile(
     r"limit of \d+ .*reached|^resource limit exceeded|^component imports |matching implementation was not found|"
@@ -178,7 +180,7 @@ def take_component_error(error: int) -> GuestFault:
 
 def component_fault(text: str, frames: tuple[str, ...] = ()) -> GuestFault:
     """The same for the error's text."""
-    cause = text.strip().rpartition("\n")[2].strip()
+    cause = _NUMBER.sub("", text.strip().rpartition("\n")[2].strip())
     trap = (
         _COMPONENT_TRAPS.get(cause.removeprefix("wasm trap: ")) if cause.startswith("wasm trap: ") else None
     )

@@ -61,8 +61,12 @@ def reservation_for(max_memory_bytes: int, sandboxes: int) -> int:
     that checks each address by itself: what does little else takes a third longer.
     """
     needed = sandboxes * MAX_INSTANCES * (WHOLE_MEMORY + WHOLE_GUARD)
-    is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-    return max_memory_bytes if is_limited or needed > MOST_FOR_WHOLE_MEMORIES else WHOLE_MEMORY
+    has_room = (
+        needed <= MOST_FOR_WHOLE_MEMORIES
+        and platform.machine() == "x86_64"  # others have fewer addresses, some of them
+        and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+    )
+    return WHOLE_MEMORY if has_room else max_memory_bytes
 
 
 @dataclass(frozen=True, slots=True)

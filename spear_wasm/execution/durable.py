@@ -107,9 +107,8 @@ class DurableExecutions:
         self._executor = executor
         self.journal = journal
         self._most_bytes = most_bytes
-        # guards: all below, and that it holds what the manager has accepted from us. Reentrant: an execution may
-        # be withdrawn before it is followed, and tells so at once.
-        self._lock = threading.RLock()
+        # guards: all below, and that it holds what the manager has accepted from us
+        self._lock = threading.Lock()
         self._open: dict[str, DurableExecution] = {}  # with those that are left to the next run of the server
         self._open_bytes = 0
         self._bytes_of_task: Counter[str] = Counter()
@@ -262,9 +261,12 @@ class DurableExecutions:
     # The end of this run of the server
 
     def suspend(self) -> None:
-        """Leave what has not begun to the next run of the server. The manager accepts nothing more by now."""
+        """Leave what has not begun to the next run of the server. The manager accepts nothing more by now.
+
+        But for what is to end as soon as the disk has it.
+        """
         with self._lock:
-            left = list(self._open.values())
+            left = [each for each in self._open.values() if each.execution.kill_fault is None]
         for durable in left:
             self._manager.withdraw(durable.execution)
 

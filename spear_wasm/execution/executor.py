@@ -21,6 +21,8 @@ from spear_wasm.model import ErrorCode, Outcome
 log = structlog.get_logger()
 
 
+MOST_BUSY_SECONDS = 0.003
+"""What should take no time and takes longer has other threads see to the rest."""
 ON_THE_SPOT_NS = 1_000_000
 """CPU time after which a guest leaves the thread that started it for ours."""
 
@@ -35,7 +37,8 @@ class Executor:
 
     What is done between slices is Python's, of which one thread at a time can do any. So one does all of it, as long
     as there is any, and guests that are brief with it: the others sleep, who would but take the GIL and our locks from
-    it. A guest that may take all of a slice is run beside it.
+    it. A guest that may take all of a slice is run beside it; and where what was to take no time does take some, one of
+    the others takes over.
     """
 
     def __init__(self, threads: int) -> None:
@@ -43,7 +46,11 @@ class Executor:
         self._work = threading.Condition(self._lock)
         # guards: the run queue, the timers, every fiber's state and share, and all below
         self._busy: int | None = None
-        """The thread that does what takes no time; it looks for more when it has done its one."""
+        """The thread that does what should take no time; it looks for more when it has done its one."""
+        self._busy_turns = 0
+        """How often a thread has begun to."""
+        self._is_minded = False
+        """Whether a thread looks after the busy one."""
         self._watched_until: float | None = None
         """When a thread wakes up that watches the timers; None where none does that."""
         self._closing = False
@@ -164,7 +171,7 @@ class Executor:
 
     def _tell(self) -> None:
         """There is something to do, now or at a time."""
-        if self._busy is None:
+        if self._busy is None or not self._is_minded:
             self._work.notify()
 
     def _set_alarm(self, fiber: Fiber, wait: Wait) -> None:
@@ -194,17 +201,17 @@ class Executor:
                 self._busy = None
             while True:
                 if self._busy is not None:
-                    self._work.wait()
+                    self._mind()
                     continue
                 action = self._timers.take_due(time.monotonic())
                 if action is not None:
-                    self._busy = me
+                    self._be_busy(me)
                     return action
                 fiber = self._queue.pop()
                 if fiber is not None:
                     fiber.state = FiberState.POLLED
                     if fiber.is_brief:
-                        self._busy = me
+                        self._be_busy(me)
                     else:
                         self._leave_to_others()
                     return partial(self._run_turn, fiber)
@@ -213,14 +220,32 @@ class Executor:
                     return None
                 self._watch()
 
+    def _be_busy(self, thread: int) -> None:
+        self._busy = thread
+        self._busy_turns += 1
+        if not self._is_minded and not self._is_watched():
+            self._work.notify()
+
+    def _mind(self) -> None:
+        """Wait while another thread is busy. One of those that do looks whether it gets on, and else is free to go."""
+        if self._is_minded:
+            self._work.wait()
+            return
+        turns, self._is_minded = self._busy_turns, True
+        was_told = self._work.wait(MOST_BUSY_SECONDS)
+        self._is_minded = False
+        if not was_told and self._busy_turns == turns:
+            self._busy = None
+
     def _leave_to_others(self) -> None:
         """This thread is about to run a guest for long: what else there is must not wait for it."""
-        next_time = self._timers.next_time()
-        is_watched = self._watched_until is not None and (
-            next_time is None or next_time >= self._watched_until
-        )
-        if self._queue or not is_watched:
+        if self._queue or not self._is_watched():
             self._work.notify()
+
+    def _is_watched(self) -> bool:
+        """Whether a thread wakes up by itself before the next timer is due."""
+        next_time = self._timers.next_time()
+        return self._watched_until is not None and (next_time is None or next_time >= self._watched_until)
 
     def _watch(self) -> None:
         """Wait for something to do, or for the next timer."""

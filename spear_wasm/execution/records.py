@@ -263,9 +263,9 @@ class ExecutionRecords:
             self._file()
 
     def _file(self) -> None:
-        for record in self._unfiled.values():
+        unfiled, self._unfiled = self._unfiled, {}
+        for record in unfiled.values():
             self._file_one(record)
-        self._unfiled.clear()
 
     def _file_one(self, record: ExecutionRecord) -> None:
         task_id = record.task_id

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import ExecutionElsewhere, ExecutionExists, JournalFailed
+from spear_wasm.errors import ExecutionElsewhere, ExecutionExists, JournalFailed, ServerDraining
 from spear_wasm.execution.listing import newest, oldest
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.storage.journal import in_use
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 HandIn: TypeAlias = "Callable[[Callable[[Call], DurableExecution]], Awaitable[DurableExecution]]"
 
 READING_THREADS = 4
+TRIES = 3
+"""To be the first with a key, or to find who was."""
+LOOK_AGAIN_SECONDS = 0.02
 
 
 def is_durable(request: pb.InvokeFunctionRequest) -> bool:
@@ -63,8 +66,8 @@ class DurableCalls:
         self._host = host
         self._durable = host.durable
         self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="spear-reading")
-        self._callers: Counter[str] = Counter()
-        """How many calls with a key wait for how its execution ends, by the key."""
+        self._callers: Counter[tuple[str, bytes]] = Counter()
+        """How many calls wait for how an execution ends, by its key and the digest of what they ask for."""
 
     def close(self) -> None:
         """Wait for what the threads still do."""
@@ -82,12 +85,13 @@ class DurableCalls:
         """
         if request.execution_mode == pb.EXECUTION_MODE_ASYNC:
             return await self._hand_in(request, hand_in)
-        with self._calling(request):
-            found, _ = await self.first_of(request, hand_in)
+        digest = digest_of(request)
+        with self._calling(request.execution_id, digest):
+            found, _ = await self.first_of(request, digest, hand_in)
             return await self.end_of(found)
 
     async def _hand_in(self, request: pb.InvokeFunctionRequest, hand_in: HandIn) -> pb.InvokeFunctionResponse:
-        found, is_new = await self.first_of(request, hand_in)
+        found, is_new = await self.first_of(request, digest_of(request), hand_in)
         if isinstance(found, ExecutionRecord):
             return ended_response(found)
         if not request.wait and is_new:
@@ -100,46 +104,47 @@ class DurableCalls:
         return _accepted_response(found.execution, unfinished_result(found.execution))
 
     @contextlib.contextmanager
-    def _calling(self, request: pb.InvokeFunctionRequest) -> Iterator[None]:
-        """A call that waits: when the last one with its key has gone away, what they called for is cancelled."""
-        key = request.execution_id
-        self._callers[key] += 1
+    def _calling(self, key: str, digest: bytes) -> Iterator[None]:
+        """A call that waits: when the last one of its request has gone away, what they called for is cancelled."""
+        self._callers[key, digest] += 1
         try:
             yield
         except asyncio.CancelledError:
             durable = self._durable.open(key)
-            if self._callers[key] == 1 and durable is not None and durable.digest == digest_of(request):
+            if self._callers[key, digest] == 1 and durable is not None and durable.digest == digest:
                 self._host.manager.cancel(durable.execution, "the caller went away")
             raise
         finally:
-            self._callers[key] -= 1
-            if not self._callers[key]:
-                del self._callers[key]
+            self._callers[key, digest] -= 1
+            if not self._callers[key, digest]:
+                del self._callers[key, digest]
 
     async def first_of(
-        self, request: pb.InvokeFunctionRequest, hand_in: HandIn
+        self, request: pb.InvokeFunctionRequest, digest: bytes, hand_in: HandIn
     ) -> tuple[DurableExecution | ExecutionRecord, bool]:
         """The execution that a request is about: the first that has its key, or a new one; and whether it is new.
 
-        The disk has it by then.
+        The disk has it by then. `digest` is the request's.
 
         Raises:
             ExecutionExists: its key is another request's.
             ExecutionElsewhere: it is another worker's.
             JournalFailed: the disk did not take it, and it does not run.
         """
-        digest = digest_of(request)
-        found = await self._first(request.execution_id, digest)
-        if found is None:
+        for tries_left in reversed(range(TRIES)):
+            found = await self._first(request.execution_id, digest)
+            if found is not None:
+                return found, False
             try:
                 new = await hand_in(lambda call: self._durable.submit(call, digest))
                 await accepted(new)
                 return new, True
-            except ExecutionExists:
-                found = await self._first(request.execution_id, digest)  # another caller was faster
-                if found is None:
+            except (
+                ExecutionExists
+            ):  # another caller was faster; where the disk refused that one, this one may be first
+                if not tries_left:
                     raise
-        return found, False
+        raise AssertionError("the last try returns or raises")
 
     async def end_of(self, found: DurableExecution | ExecutionRecord) -> pb.InvokeFunctionResponse:
         """How an execution ended; waits for that, and for the disk.
@@ -157,6 +162,7 @@ class DurableCalls:
         Raises:
             ExecutionExists: it is another request's.
             ExecutionElsewhere: it is another worker's.
+            ServerDraining: nobody takes it up before the server is back.
         """
         if not key:
             return None
@@ -173,7 +179,10 @@ class DurableCalls:
                 return kept.record
             if kept.worker != self._host.seat.worker:
                 raise ExecutionElsewhere("another worker has the execution", worker=kept.worker)
-            await asyncio.sleep(0)  # it has come to this one in between
+            # It is this worker's by now, which has yet to take it up.
+            if self._host.manager.is_draining:
+                raise ServerDraining(LEFT)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _kept(self, execution_id: str) -> Kept | None:
         return await in_thread(self._threads, lambda: self._durable.journal.find(execution_id))

@@ -23,7 +23,7 @@ from spear_wasm.rpc import convert, executions, reports
 from spear_wasm.rpc.batches import Batches, check_batch
 from spear_wasm.rpc.call_stream import CallStream
 from spear_wasm.rpc.called_tasks import CalledTasks
-from spear_wasm.rpc.durable_calls import DurableCalls, is_durable
+from spear_wasm.rpc.durable_calls import DurableCalls, digest_of, is_durable
 from spear_wasm.rpc.figures import resident_bytes
 from spear_wasm.rpc.following import send_log
 from spear_wasm.rpc.invocations import check_invocation, check_stream
@@ -32,7 +32,7 @@ from spear_wasm.rpc.quick_calls import QuickCalls
 from spear_wasm.rpc.status import reporting_errors
 from spear_wasm.rpc.streaming import deliver, end_alone
 from spear_wasm.rpc.task_counts import KnownByTasks, TaskCounts
-from spear_wasm.rpc.waiting import ended
+from spear_wasm.rpc.waiting import ended, is_kept
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
@@ -172,12 +172,24 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
     ) -> pb.StreamExecutionResult | None:
         """How an execution ended whose messages an earlier call gets; None where this one has got them."""
         calls = self.durable_calls
-        found, is_new = await calls.first_of(
-            request,
-            lambda submit: self._called_tasks.submit(
-                request, context.time_remaining, lambda call: submit(_streamed(call, stream))
-            ),
-        )
+        mine: Execution | None = None
+
+        def hand_in(submit: Callable[[Call], DurableExecution]) -> Awaitable[DurableExecution]:
+            def submit_streamed(call: Call) -> DurableExecution:
+                nonlocal mine
+                durable = submit(_streamed(call, stream))
+                mine = durable.execution
+                return durable
+
+            return self._called_tasks.submit(request, context.time_remaining, submit_streamed)
+
+        try:
+            found, is_new = await calls.first_of(request, digest_of(request), hand_in)
+        except asyncio.CancelledError:
+            if mine is not None:
+                stream.close()
+                self._host.manager.cancel(mine, "the reader hung up")
+            raise
         if is_new and isinstance(found, DurableExecution):
             await self._read_along(found.execution, stream, context, lambda: calls.end_of(found))
             return None
@@ -224,6 +236,9 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             request.execution_id, lambda there: relay(there.FollowLog(request), context)
         ):
             return
+        durable = self._host.durable.open(request.execution_id)
+        if durable is not None:
+            await is_kept(durable)
         execution = await self._execution(request.execution_id)
         await send_log(execution, context, self._host.config.execution.unread_for)
 
@@ -241,19 +256,19 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         if not isinstance(execution, Execution):
             return executions.already_ended(execution.status)
         reason = f"cancelled: {shown(request.reason, MAX_REASON_CHARS)}" if request.reason else "cancelled"
+        durable = self._host.durable.open(execution.id)
         self._host.manager.cancel(execution, reason)
         if not request.force:
             await ended(execution)
             await self.durable_calls.settled(execution.id)
+        if execution.is_left and durable is not None and not await is_kept(durable):
+            raise _not_found(execution.id)
         return executions.cancel_response(execution)
 
     async def _execution(self, execution_id: str) -> Known:
         execution = await self.durable_calls.find(execution_id)
         if execution is None:
-            raise ExecutionNotFound(
-                f"there is no execution {shown(execution_id)}, or no longer a record of it",
-                execution_id=execution_id,
-            )
+            raise _not_found(execution_id)
         return execution
 
     @reporting_errors
@@ -396,6 +411,13 @@ async def relay(
 
 def _no_time_limit() -> None:
     """For executions whose RPC has a deadline for all of them together."""
+
+
+def _not_found(execution_id: str) -> ExecutionNotFound:
+    return ExecutionNotFound(
+        f"there is no execution {shown(execution_id)}, or no longer a record of it",
+        execution_id=execution_id,
+    )
 
 
 def _streamed(call: Call, stream: MessageStream) -> Call:

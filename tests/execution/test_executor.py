@@ -113,19 +113,40 @@ def two_threads() -> Iterator[Executor]:
     executor.close()
 
 
-def test_brief_guests_are_run_one_after_another_by_one_thread(two_threads: Executor) -> None:
-    gate = Gate()
-    first = Guest(use=gate)
-    others = [Guest() for _ in range(20)]
-    fibers = [FakeFiber(guest.run(), is_brief=True) for guest in (first, *others)]
-    two_threads.start(fibers[0])
+def test_a_brief_guest_that_takes_long_holds_nobody_up(two_threads: Executor) -> None:
+    gate, due = Gate(), threading.Event()
+    stuck = FakeFiber(Guest(use=gate).run(), is_brief=True)
+    two_threads.start(stuck)
     gate.wait_until_reached()
-    for fiber in fibers[1:]:
+    others = [FakeFiber(Guest(slices=3).run(), is_brief=True) for _ in range(3)]
+    for fiber in others:
         two_threads.start(fiber)
+    two_threads.at(time.monotonic() + 0.01, due.set)
+    for fiber in others:
+        assert fiber.outcome().status is ExecutionStatus.COMPLETED
+    assert due.wait(PATIENCE)
+    assert not stuck.has_ended()
     gate.open()
+    assert stuck.outcome().status is ExecutionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_nothing_is_lost_however_guests_timers_and_threads_meet(threads: int) -> None:
+    executor = Executor(threads)
+    fired = [threading.Event() for _ in range(200)]
+    fibers = [FakeFiber(Guest(slices=1 + n % 3).run(), is_brief=n % 2 == 0) for n in range(600)]
+
+    def hand_in(part: int) -> None:
+        for number in range(part, len(fibers), 4):
+            executor.start(fibers[number])
+            if number < len(fired):
+                executor.at(time.monotonic() + number % 7 / 1000, fired[number].set)
+
+    at_once([partial(hand_in, part) for part in range(4)])
     for fiber in fibers:
-        fiber.outcome()
-    assert {thread for guest in others for thread in guest.polled_on} == set(first.polled_on)
+        assert fiber.outcome().status is ExecutionStatus.COMPLETED
+    assert all(event.wait(PATIENCE) for event in fired)
+    executor.close()
 
 
 def test_what_came_while_a_thread_was_busy_is_seen_to_beside_its_next_guest_if_that_takes_long(

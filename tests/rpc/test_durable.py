@@ -14,9 +14,16 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client import Client, GuestFailure
 from spear_wasm.client.values import Argument, decode
-from spear_wasm.errors import ExecutionExists, FunctionNotFound, JournalFailed, ServerBusy
+from spear_wasm.errors import (
+    ExecutionExists,
+    ExecutionNotFound,
+    FunctionNotFound,
+    JournalFailed,
+    ServerBusy,
+)
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
+    PATIENCE,
     Pending,
     Server,
     busy_disk,
@@ -28,6 +35,7 @@ from tests.rpc.serving import (
     no_outcomes,
     parameters,
     refused,
+    repair_disk,
     until,
     value_of,
 )
@@ -347,6 +355,21 @@ def test_what_waits_for_the_disk_can_be_cancelled_and_never_runs(start_server: S
     assert code_of(answer) == "CANCELLED"
     assert not answer.result.HasField("started_at")
     assert outcome(server, "key") == answer.result
+
+
+def test_cancelling_what_the_disk_then_refuses_finds_nothing(start_server: StartServer) -> None:
+    server = start_server()
+    server.upload(fixture("calc"), "calc")
+    server.call("calc", "answer")
+    with busy_disk(server, breaks=True):
+        calling = server.call_later("calc", "answer", execution_id="key")
+        until(lambda: status_of(server, "key").found)
+        cancelling = server.functions.CancelExecution.future(pb.CancelExecutionRequest(execution_id="key"))
+        for _ in range(10):  # it has come to the server before the disk breaks
+            assert status_of(server, "key").result.status == PENDING
+    refused(ExecutionNotFound, lambda: cancelling.result(PATIENCE))
+    refused(JournalFailed, calling.answer)
+    repair_disk(server)
 
 
 def timing_out(server: Server) -> Pending:

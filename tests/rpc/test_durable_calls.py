@@ -69,7 +69,7 @@ class Calling:
     @property
     def callers(self) -> int:
         """How many calls wait."""
-        return self.calls._callers[KEY]
+        return self.calls._callers[KEY, digest_of(SYNC)]
 
     async def execution(self) -> Execution:
         """What the key's call has begun; waits until there is something."""

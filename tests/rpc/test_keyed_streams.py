@@ -13,7 +13,18 @@ from spear_wasm.client import Client
 from spear_wasm.client.values import decode
 from spear_wasm.errors import ExecutionExists, ServerDraining
 from tests.rpc.conftest import StartServer
-from tests.rpc.serving import PATIENCE, Server, context, fixture, fresh, no_disk, parameters, refused, until
+from tests.rpc.serving import (
+    PATIENCE,
+    Server,
+    busy_disk,
+    context,
+    fixture,
+    fresh,
+    no_disk,
+    parameters,
+    refused,
+    until,
+)
 from tests.rpc.test_durable import COMPLETED, PENDING, RUNNING, outcome
 from tests.rpc.test_executions import status_of, wait_for
 from tests.rpc.test_recovery import killed
@@ -109,6 +120,20 @@ def test_it_ends_when_its_reader_hangs_up_and_not_when_another_does(server: Serv
     first.hang_up()
     assert end_alone(third).error_message == "the reader hung up"
     assert outcome(server, key).status == CANCELLED
+
+
+def test_a_reader_who_hangs_up_before_the_disk_has_the_call_ends_it(
+    start_server: StartServer, directory: Path
+) -> None:
+    server = started(start_server, directory)
+    server.call("emitter", "emit_numbers", 1, 4)
+    with busy_disk(server):
+        stream = keyed(server, "key", "emit_and_spin")
+        until(lambda: status_of(server, "key").found)
+        stream.hang_up()
+        with pytest.raises(grpc.RpcError):
+            stream.next()
+    assert outcome(server, "key").status == CANCELLED
 
 
 def test_the_client_asks_with_a_key(server: Server) -> None:
