@@ -206,7 +206,7 @@ class ExecutionRecords:
     A page costs what it holds, however many records there are. Every call pays for the keeping: it is one row, known
     by its id and in the lists of all and of its task. Those that did not complete are in one of their status, too;
     those that did, who are most, are looked for among all. Small ones are filed some at a time: what that takes is in
-    the processor's caches for the first of them, and costs the others a third.
+    the processor's caches by the first of them.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
