@@ -84,8 +84,8 @@ class LinkedFunction:
         signature = parse_function(info.type)
         self.index = index
         self.has_result = signature.result is not None
-        self.read = _read_nothing if signature.result is None else readers.reader(signature.result)
-        self._write = [writers.writer(kind) for _, kind in signature.params]
+        self.read = _read_nothing if signature.result is None else readers.of(signature.result)
+        self._write = [writers.of(kind) for _, kind in signature.params]
         self._writers = writers  # has the names that what is written refers to
 
     def arguments(self, values: Sequence[WitValue], context: int) -> Arena:

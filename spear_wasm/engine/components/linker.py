@@ -87,8 +87,8 @@ class _Values:
 
     def __init__(self, function: ComponentFunction, readers: Readers, writers: Writers) -> None:
         signature = function.signature
-        self._read = [readers.reader(kind) for _, kind in signature.params]
-        self._write = None if signature.result is None else writers.writer(signature.result)
+        self._read = [readers.of(kind) for _, kind in signature.params]
+        self._write = None if signature.result is None else writers.of(signature.result)
         self._writers = writers  # has the names that what is written refers to
 
     def read(self, args: int, context: int) -> list[object]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from spear_wasm.engine import capi
 from spear_wasm.engine.components.guest_handle import GuestHandle
@@ -22,21 +22,8 @@ from spear_wasm.engine.components.layout import (
 )
 from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import ErrorCode
-from spear_wasm.wit.types import (
-    EnumType,
-    FlagsType,
-    ListType,
-    OptionType,
-    Primitive,
-    RecordType,
-    ResourceType,
-    ResultType,
-    TupleType,
-    VariantType,
-    WitType,
-    may_be_null,
-    parts_of,
-)
+from spear_wasm.wit.fold import Fold
+from spear_wasm.wit.types import Primitive, ResourceType, WitType, parts_of
 from spear_wasm.wit.values import Case, Err, Ok, Some
 
 MAX_PARTS = 1 << 17
@@ -70,65 +57,61 @@ class Reading:
             )
 
 
-class Readers:
+class Readers(Fold[Read]):
     """Makes what reads values; `type_ids` are the numbers of the host's resources, by name."""
 
     def __init__(self, type_ids: Mapping[str, int]) -> None:
         self._type_ids = type_ids
 
-    def reader(self, kind: WitType) -> Read:
-        """What reads values of a type."""
-        if isinstance(kind, Primitive):
-            return _primitive_reader(kind)
-        return self._MAKERS[type(kind)](self, kind)
+    def of_primitive(self, kind: Primitive) -> Read:
+        """Reads a number, a text and the like."""
+        if kind is Primitive.STRING:
+            return _read_text
+        if kind is Primitive.CHAR:
+            return _read_char
+        return partial(_read_scalar, struct.Struct(f"<{CODES.get(kind, '?')}"))
 
-    def _list(self, kind: ListType) -> Read:
-        if kind.element is Primitive.U8:
+    def of_list(self, element: WitType) -> Read:
+        """Reads a list: of numbers in bulk."""
+        if element is Primitive.U8:
             return _read_bytes
-        if isinstance(kind.element, Primitive) and kind.element in CODES:
-            return partial(_read_numbers, CODES[kind.element])
-        return partial(_read_list, self.reader(kind.element), parts_of(kind.element))
+        if isinstance(element, Primitive) and element in CODES:
+            return partial(_read_numbers, CODES[element])
+        return partial(_read_list, self.of(element), parts_of(element))
 
-    def _tuple(self, kind: TupleType) -> Read:
-        return partial(_read_tuple, [self.reader(each) for each in kind.elements])
+    def of_tuple(self, elements: list[Read]) -> Read:
+        """Reads a tuple."""
+        return partial(_read_tuple, elements)
 
-    def _record(self, kind: RecordType) -> Read:
-        return partial(_read_record, [(name, self.reader(field)) for name, field in kind.fields])
+    def of_record(self, fields: list[tuple[str, Read, bool]]) -> Read:
+        """Reads a record."""
+        return partial(_read_record, [(name, read) for name, read, _ in fields])
 
-    def _variant(self, kind: VariantType) -> Read:
-        cases = {name.encode(): (name, self._optional_reader(payload)) for name, payload in kind.cases}
-        return partial(_read_variant, cases)
+    def of_variant(self, cases: dict[str, Read | None]) -> Read:
+        """Reads a variant."""
+        return partial(_read_variant, {name.encode(): (name, read) for name, read in cases.items()})
 
-    def _enum(self, _kind: EnumType) -> Read:
+    def of_enum(self, names: Sequence[str]) -> Read:
+        """Reads a name."""
+        del names
         return _read_text
 
-    def _flags(self, _kind: FlagsType) -> Read:
+    def of_flags(self, names: Sequence[str]) -> Read:
+        """Reads those that are set."""
+        del names
         return _read_flags
 
-    def _option(self, kind: OptionType) -> Read:
-        return partial(_read_option, self.reader(kind.some), may_be_null(kind.some))
+    def of_option(self, some: Read, *, nested: bool) -> Read:
+        """Reads an option."""
+        return partial(_read_option, some, nested)
 
-    def _result(self, kind: ResultType) -> Read:
-        return partial(_read_result, self._optional_reader(kind.ok), self._optional_reader(kind.err))
+    def of_result(self, ok: Read | None, err: Read | None) -> Read:
+        """Reads a result."""
+        return partial(_read_result, ok, err)
 
-    def _resource(self, kind: ResourceType) -> Read:
+    def of_resource(self, kind: ResourceType) -> Read:
+        """Reads a handle."""
         return _read_host_handle if kind.name in self._type_ids else _read_guest_handle
-
-    def _optional_reader(self, kind: WitType | None) -> Read | None:
-        return None if kind is None else self.reader(kind)
-
-    _MAKERS: ClassVar[dict[type, Callable[[Readers, Any], Read]]] = {
-        ListType: _list, TupleType: _tuple, RecordType: _record, VariantType: _variant, EnumType: _enum,
-        FlagsType: _flags, OptionType: _option, ResultType: _result, ResourceType: _resource,
-    }  # fmt: skip
-
-
-def _primitive_reader(kind: Primitive) -> Read:
-    if kind is Primitive.STRING:
-        return _read_text
-    if kind is Primitive.CHAR:
-        return _read_char
-    return partial(_read_scalar, struct.Struct(f"<{CODES.get(kind, '?')}"))
 
 
 def _read_scalar(layout: struct.Struct, block: bytes, at: int, _reading: Reading) -> object:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ctypes
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from spear_wasm.engine import capi
 from spear_wasm.engine.components.guest_handle import GuestHandle
@@ -36,20 +36,8 @@ from spear_wasm.engine.components.layout import (
     TUPLE,
     VARIANT,
 )
-from spear_wasm.wit.types import (
-    EnumType,
-    FlagsType,
-    ListType,
-    OptionType,
-    Primitive,
-    RecordType,
-    ResourceType,
-    ResultType,
-    TupleType,
-    VariantType,
-    WitType,
-    may_be_null,
-)
+from spear_wasm.wit.fold import Fold
+from spear_wasm.wit.types import Primitive, ResourceType, WitType
 from spear_wasm.wit.values import Case, Err, Ok, WitValue
 
 Write: TypeAlias = "Callable[[Arena, int, Any], None]"
@@ -105,7 +93,7 @@ class Arena:
         self._handles.clear()
 
 
-class Writers:
+class Writers(Fold[Write]):
     """Makes what writes values; `type_ids` are the numbers of the host's resources, by name.
 
     What is written must be of its type: what is not raises TypeError, ValueError and the like, or struct.error.
@@ -123,65 +111,59 @@ class Writers:
         buffer = self._names[name]
         return PAIR.pack(len(buffer) - 1, ctypes.addressof(buffer))
 
-    def writer(self, kind: WitType) -> Write:
-        """What writes values of a type."""
-        if isinstance(kind, Primitive):
-            return _primitive_writer(kind)
-        return self._MAKERS[type(kind)](self, kind)
+    def of_primitive(self, kind: Primitive) -> Write:
+        """Writes a number, a text and the like."""
+        if kind is Primitive.STRING:
+            return _write_text
+        if kind is Primitive.CHAR:
+            return _write_char
+        return partial(_write_scalar, struct.Struct(f"<B7x{CODES.get(kind, '?')}"), KINDS[kind])
 
-    def _list(self, kind: ListType) -> Write:
-        if isinstance(kind.element, Primitive) and kind.element in CODES:
-            return partial(_write_numbers, kind.element)
-        return partial(_write_list, self.writer(kind.element))
+    def of_list(self, element: WitType) -> Write:
+        """Writes a list: of numbers in bulk."""
+        if isinstance(element, Primitive) and element in CODES:
+            return partial(_write_numbers, element)
+        return partial(_write_list, self.of(element))
 
-    def _tuple(self, kind: TupleType) -> Write:
-        return partial(_write_tuple, [self.writer(each) for each in kind.elements])
+    def of_tuple(self, elements: list[Write]) -> Write:
+        """Writes a tuple."""
+        return partial(_write_tuple, elements)
 
-    def _record(self, kind: RecordType) -> Write:
-        template = b"".join(self._name(name) + bytes(SIZE) for name, _ in kind.fields)
-        return partial(_write_record, template, [(name, self.writer(field)) for name, field in kind.fields])
+    def of_record(self, fields: list[tuple[str, Write, bool]]) -> Write:
+        """Writes a record."""
+        template = b"".join(self._name(name) + bytes(SIZE) for name, _, _ in fields)
+        return partial(_write_record, template, [(name, write) for name, write, _ in fields])
 
-    def _variant(self, kind: VariantType) -> Write:
-        return partial(_write_variant, {name: self._case(name, payload) for name, payload in kind.cases})
+    def of_variant(self, cases: dict[str, Write | None]) -> Write:
+        """Writes a variant."""
+        return partial(_write_variant, {name: (self._case(name), write) for name, write in cases.items()})
 
-    def _case(self, name: str, payload: WitType | None) -> tuple[bytes, Write | None]:
-        return CASE.pack(VARIANT, *PAIR.unpack(self._name(name)), 0), self._optional_writer(payload)
+    def _case(self, name: str) -> bytes:
+        return CASE.pack(VARIANT, *PAIR.unpack(self._name(name)), 0)
 
-    def _enum(self, kind: EnumType) -> Write:
+    def of_enum(self, names: Sequence[str]) -> Write:
+        """Writes a name."""
         return partial(
-            _write_enum, {name: SEQUENCE.pack(ENUM, *PAIR.unpack(self._name(name))) for name in kind.names}
+            _write_enum, {name: SEQUENCE.pack(ENUM, *PAIR.unpack(self._name(name))) for name in names}
         )
 
-    def _flags(self, kind: FlagsType) -> Write:
-        return partial(_write_flags, {name: self._name(name) for name in kind.names})
+    def of_flags(self, names: Sequence[str]) -> Write:
+        """Writes those that are set."""
+        return partial(_write_flags, {name: self._name(name) for name in names})
 
-    def _option(self, kind: OptionType) -> Write:
-        return partial(_write_option, self.writer(kind.some), may_be_null(kind.some))
+    def of_option(self, some: Write, *, nested: bool) -> Write:
+        """Writes an option."""
+        return partial(_write_option, some, nested)
 
-    def _result(self, kind: ResultType) -> Write:
-        return partial(_write_result, self._optional_writer(kind.ok), self._optional_writer(kind.err))
+    def of_result(self, ok: Write | None, err: Write | None) -> Write:
+        """Writes a result."""
+        return partial(_write_result, ok, err)
 
-    def _resource(self, kind: ResourceType) -> Write:
+    def of_resource(self, kind: ResourceType) -> Write:
+        """Writes a handle."""
         if kind.name in self._type_ids:
             return partial(_write_host_handle, self._type_ids[kind.name], kind.owned)
         return _write_guest_handle
-
-    def _optional_writer(self, kind: WitType | None) -> Write | None:
-        return None if kind is None else self.writer(kind)
-
-    _MAKERS: ClassVar[dict[type, Callable[[Writers, Any], Write]]] = {
-        ListType: _list, TupleType: _tuple, RecordType: _record, VariantType: _variant, EnumType: _enum,
-        FlagsType: _flags, OptionType: _option, ResultType: _result, ResourceType: _resource,
-    }  # fmt: skip
-
-
-def _primitive_writer(kind: Primitive) -> Write:
-    if kind is Primitive.STRING:
-        return _write_text
-    if kind is Primitive.CHAR:
-        return _write_char
-    layout = struct.Struct(f"<B7x{CODES.get(kind, '?')}")
-    return partial(_write_scalar, layout, KINDS[kind])
 
 
 def _write_scalar(layout: struct.Struct, code: int, arena: Arena, at: int, value: float) -> None:
