@@ -18,13 +18,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
 from spear_wasm.values import float_of, shown
+from spear_wasm.wit.fold import Fold
 from spear_wasm.wit.types import (
     EnumType,
     FlagsType,
@@ -33,11 +34,8 @@ from spear_wasm.wit.types import (
     Primitive,
     RecordType,
     ResourceType,
-    ResultType,
     TupleType,
-    VariantType,
     WitType,
-    may_be_null,
     parts_of,
 )
 from spear_wasm.wit.values import Case, Err, Ok, Some
@@ -91,9 +89,7 @@ Take: TypeAlias = "Callable[[Any, Meter], Any]"
 
 def taker(kind: WitType) -> Take:
     """What takes callers' values of a type."""
-    if isinstance(kind, Primitive):
-        return _primitive_taker(kind)
-    return _TAKERS[type(kind)](kind)
+    return _TAKERS.of(kind)
 
 
 def from_text(kind: WitType, text: str) -> Any:  # noqa: ANN401  a value of whatever type, yet to be taken
@@ -111,20 +107,6 @@ def from_text(kind: WitType, text: str) -> Any:  # noqa: ANN401  a value of what
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return text
-
-
-def _primitive_taker(kind: Primitive) -> Take:
-    match kind:
-        case Primitive.BOOL:
-            return _take_bool
-        case Primitive.STRING:
-            return _take_text
-        case Primitive.CHAR:
-            return _take_char
-        case Primitive.F32 | Primitive.F64:
-            return partial(_take_float, kind is Primitive.F32)
-        case _:
-            return partial(_take_whole, kind, *_RANGES[kind])
 
 
 def _take_bool(value: object, _meter: Meter) -> bool:
@@ -168,14 +150,6 @@ def _take_float(single: bool, value: object, _meter: Meter) -> float:  # noqa: F
         raise Misfit(str(error)) from None
 
 
-def _list_taker(kind: ListType) -> Take:
-    if kind.element is Primitive.U8:
-        return _take_bytes
-    is_bulk = isinstance(kind.element, Primitive) and kind.element not in {Primitive.STRING, Primitive.CHAR}
-    parts = 0 if is_bulk else parts_of(kind.element)
-    return partial(_take_list, taker(kind.element), least_size(kind.element), parts)
-
-
 def _take_bytes(value: object, meter: Meter) -> bytes:
     if isinstance(value, str):
         try:
@@ -210,10 +184,6 @@ def _each(take: Take, values: list[Any], meter: Meter) -> list[Any]:
     return taken
 
 
-def _tuple_taker(kind: TupleType) -> Take:
-    return partial(_take_tuple, [taker(each) for each in kind.elements])
-
-
 def _take_tuple(takers: list[Take], value: object, meter: Meter) -> tuple[Any, ...]:
     if not isinstance(value, list) or len(value) != len(takers):
         raise _unlike(f"a list of {len(takers)} (tuple)", value)
@@ -224,10 +194,6 @@ def _take_tuple(takers: list[Take], value: object, meter: Meter) -> tuple[Any, .
     except Misfit as misfit:
         raise misfit.within(f"[{len(taken)}]") from None
     return tuple(taken)
-
-
-def _record_taker(kind: RecordType) -> Take:
-    return partial(_take_record, {name: (taker(field), may_be_null(field)) for name, field in kind.fields})
 
 
 def _take_record(fields: dict[str, tuple[Take, bool]], value: object, meter: Meter) -> dict[str, Any]:
@@ -245,13 +211,6 @@ def _take_record(fields: dict[str, tuple[Take, bool]], value: object, meter: Met
         except Misfit as misfit:
             raise misfit.within(f".{name}") from None
     return taken
-
-
-def _variant_taker(kind: VariantType) -> Take:
-    return partial(
-        _take_variant,
-        {name: None if payload is None else taker(payload) for name, payload in kind.cases},
-    )
 
 
 def _take_variant(cases: dict[str, Take | None], value: object, meter: Meter) -> Case:
@@ -285,18 +244,10 @@ def _within_case(take: Take, name: str, payload: object, meter: Meter) -> Any:  
         raise misfit.within(f".{name}") from None
 
 
-def _enum_taker(kind: EnumType) -> Take:
-    return partial(_take_enum, dict.fromkeys(kind.names))
-
-
 def _take_enum(names: dict[str, None], value: object, _meter: Meter) -> str:
     if not isinstance(value, str) or value not in names:
         raise _unlike(f"one of {_listed(names)}", value)
     return value
-
-
-def _flags_taker(kind: FlagsType) -> Take:
-    return partial(_take_flags, dict.fromkeys(kind.names))
 
 
 def _take_flags(names: dict[str, None], value: object, _meter: Meter) -> frozenset[str]:
@@ -306,12 +257,6 @@ def _take_flags(names: dict[str, None], value: object, _meter: Meter) -> frozens
         if not isinstance(name, str) or name not in names:
             raise _unlike(f"one of {_listed(names)}", name).within(f"[{number}]")
     return frozenset(value)
-
-
-def _option_taker(kind: OptionType) -> Take:
-    if may_be_null(kind.some):
-        return partial(_take_nested_option, taker(kind.some))
-    return partial(_take_option, taker(kind.some))
 
 
 def _take_option(take: Take, value: object, meter: Meter) -> Any:  # noqa: ANN401  a value of whatever type
@@ -326,35 +271,62 @@ def _take_nested_option(take: Take, value: object, meter: Meter) -> Some | None:
     return Some(_within_case(take, "some", value["some"], meter))
 
 
-def _result_taker(kind: ResultType) -> Take:
-    sides = (None if side is None else taker(side) for side in (kind.ok, kind.err))
-    return partial(_take_result, dict(zip(("ok", "err"), sides, strict=True)))
-
-
 def _take_result(sides: dict[str, Take | None], value: object, meter: Meter) -> Ok | Err:
     case = _take_variant(sides, value, meter)
     return Ok(case.payload) if case.name == "ok" else Err(case.payload)
-
-
-def _resource_taker(kind: ResourceType) -> Take:
-    return partial(_refuse_resource, kind)
 
 
 def _refuse_resource(kind: ResourceType, _value: object, _meter: Meter) -> Any:  # noqa: ANN401  never returns
     raise Misfit(f"is a handle ({kind}), which nobody outside of the sandbox can have")
 
 
-_TAKERS: dict[type, Callable[[Any], Take]] = {
-    ListType: _list_taker,
-    TupleType: _tuple_taker,
-    RecordType: _record_taker,
-    VariantType: _variant_taker,
-    EnumType: _enum_taker,
-    FlagsType: _flags_taker,
-    OptionType: _option_taker,
-    ResultType: _result_taker,
-    ResourceType: _resource_taker,
-}
+class _Takers(Fold[Take]):
+    def of_primitive(self, kind: Primitive) -> Take:
+        match kind:
+            case Primitive.BOOL:
+                return _take_bool
+            case Primitive.STRING:
+                return _take_text
+            case Primitive.CHAR:
+                return _take_char
+            case Primitive.F32 | Primitive.F64:
+                return partial(_take_float, kind is Primitive.F32)
+            case _:
+                return partial(_take_whole, kind, *_RANGES[kind])
+
+    def of_list(self, element: WitType) -> Take:
+        if element is Primitive.U8:
+            return _take_bytes
+        is_bulk = isinstance(element, Primitive) and element not in {Primitive.STRING, Primitive.CHAR}
+        parts = 0 if is_bulk else parts_of(element)
+        return partial(_take_list, self.of(element), least_size(element), parts)
+
+    def of_tuple(self, elements: list[Take]) -> Take:
+        return partial(_take_tuple, elements)
+
+    def of_record(self, fields: list[tuple[str, Take, bool]]) -> Take:
+        return partial(_take_record, {name: (take, optional) for name, take, optional in fields})
+
+    def of_variant(self, cases: dict[str, Take | None]) -> Take:
+        return partial(_take_variant, cases)
+
+    def of_enum(self, names: Sequence[str]) -> Take:
+        return partial(_take_enum, dict.fromkeys(names))
+
+    def of_flags(self, names: Sequence[str]) -> Take:
+        return partial(_take_flags, dict.fromkeys(names))
+
+    def of_option(self, some: Take, *, nested: bool) -> Take:
+        return partial(_take_nested_option if nested else _take_option, some)
+
+    def of_result(self, ok: Take | None, err: Take | None) -> Take:
+        return partial(_take_result, {"ok": ok, "err": err})
+
+    def of_resource(self, kind: ResourceType) -> Take:
+        return partial(_refuse_resource, kind)
+
+
+_TAKERS = _Takers()
 
 
 def _unlike(wanted: str, value: object) -> Misfit:

@@ -8,25 +8,13 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 from spear_wasm.model import Json
-from spear_wasm.wit.types import (
-    EnumType,
-    FlagsType,
-    ListType,
-    OptionType,
-    Primitive,
-    RecordType,
-    ResourceType,
-    ResultType,
-    TupleType,
-    VariantType,
-    WitType,
-    may_be_null,
-)
+from spear_wasm.wit.fold import Fold
+from spear_wasm.wit.types import Primitive, ResourceType, WitType
 from spear_wasm.wit.values import Case, Err, Ok, Some
 
 EXACT_INTEGERS = 1 << 53
@@ -37,9 +25,7 @@ Give: TypeAlias = "Callable[[Any], Json]"
 
 def giver(kind: WitType) -> Give:
     """What gives callers values of a type."""
-    if isinstance(kind, Primitive):
-        return _PRIMITIVE_GIVERS.get(kind, _give_as_it_is)
-    return _GIVERS[type(kind)](kind)
+    return _GIVERS.of(kind)
 
 
 def _give_as_it_is(value: Json) -> Json:
@@ -64,13 +50,6 @@ _PRIMITIVE_GIVERS: dict[Primitive, Give] = {
 }
 
 
-def _list_giver(kind: ListType) -> Give:
-    if kind.element is Primitive.U8:
-        return _give_bytes
-    give = giver(kind.element)
-    return _give_as_it_is if give is _give_as_it_is else partial(_give_list, give)
-
-
 def _give_bytes(value: bytes) -> Json:
     return base64.b64encode(value).decode()
 
@@ -79,27 +58,12 @@ def _give_list(give: Give, values: list[Any]) -> Json:
     return [give(value) for value in values]
 
 
-def _tuple_giver(kind: TupleType) -> Give:
-    return partial(_give_tuple, [giver(each) for each in kind.elements])
-
-
 def _give_tuple(givers: list[Give], values: tuple[Any, ...]) -> Json:
     return [give(value) for give, value in zip(givers, values, strict=True)]
 
 
-def _record_giver(kind: RecordType) -> Give:
-    return partial(_give_record, [(name, giver(field)) for name, field in kind.fields])
-
-
 def _give_record(fields: list[tuple[str, Give]], value: dict[str, Any]) -> Json:
     return {name: give(value[name]) for name, give in fields}
-
-
-def _variant_giver(kind: VariantType) -> Give:
-    return partial(
-        _give_variant,
-        {name: None if payload is None else giver(payload) for name, payload in kind.cases},
-    )
 
 
 def _give_variant(cases: dict[str, Give | None], value: Case) -> Json:
@@ -107,20 +71,8 @@ def _give_variant(cases: dict[str, Give | None], value: Case) -> Json:
     return value.name if give is None else {value.name: give(value.payload)}
 
 
-def _enum_giver(_kind: EnumType) -> Give:
-    return _give_as_it_is
-
-
-def _flags_giver(kind: FlagsType) -> Give:
-    return partial(_give_flags, kind.names)
-
-
-def _give_flags(names: tuple[str, ...], value: frozenset[str]) -> Json:
+def _give_flags(names: Sequence[str], value: frozenset[str]) -> Json:
     return [name for name in names if name in value]
-
-
-def _option_giver(kind: OptionType) -> Give:
-    return partial(_give_nested_option if may_be_null(kind.some) else _give_option, giver(kind.some))
 
 
 def _give_option(give: Give, value: object) -> Json:
@@ -131,28 +83,45 @@ def _give_nested_option(give: Give, value: Some | None) -> Json:
     return None if value is None else {"some": give(value.value)}
 
 
-def _result_giver(kind: ResultType) -> Give:
-    ok, err = (None if side is None else giver(side) for side in (kind.ok, kind.err))
-    return partial(_give_result, ok, err)
-
-
 def _give_result(ok: Give | None, err: Give | None, value: Ok | Err) -> Json:
     name, give = ("ok", ok) if isinstance(value, Ok) else ("err", err)
     return {name: None if give is None else give(value.value)}
 
 
-def _resource_giver(kind: ResourceType) -> Give:
-    raise ValueError(f"{kind} cannot be given to anybody outside of its sandbox")
+class _Givers(Fold[Give]):
+    def of_primitive(self, kind: Primitive) -> Give:
+        return _PRIMITIVE_GIVERS.get(kind, _give_as_it_is)
+
+    def of_list(self, element: WitType) -> Give:
+        if element is Primitive.U8:
+            return _give_bytes
+        give = self.of(element)
+        return _give_as_it_is if give is _give_as_it_is else partial(_give_list, give)
+
+    def of_tuple(self, elements: list[Give]) -> Give:
+        return partial(_give_tuple, elements)
+
+    def of_record(self, fields: list[tuple[str, Give, bool]]) -> Give:
+        return partial(_give_record, [(name, give) for name, give, _ in fields])
+
+    def of_variant(self, cases: dict[str, Give | None]) -> Give:
+        return partial(_give_variant, cases)
+
+    def of_enum(self, names: Sequence[str]) -> Give:
+        del names
+        return _give_as_it_is
+
+    def of_flags(self, names: Sequence[str]) -> Give:
+        return partial(_give_flags, names)
+
+    def of_option(self, some: Give, *, nested: bool) -> Give:
+        return partial(_give_nested_option if nested else _give_option, some)
+
+    def of_result(self, ok: Give | None, err: Give | None) -> Give:
+        return partial(_give_result, ok, err)
+
+    def of_resource(self, kind: ResourceType) -> Give:
+        raise ValueError(f"{kind} cannot be given to anybody outside of its sandbox")
 
 
-_GIVERS: dict[type, Callable[[Any], Give]] = {
-    ListType: _list_giver,
-    TupleType: _tuple_giver,
-    RecordType: _record_giver,
-    VariantType: _variant_giver,
-    EnumType: _enum_giver,
-    FlagsType: _flags_giver,
-    OptionType: _option_giver,
-    ResultType: _result_giver,
-    ResourceType: _resource_giver,
-}
+_GIVERS = _Givers()
