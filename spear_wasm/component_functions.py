@@ -20,6 +20,7 @@ from spear_wasm.engine.components.reading import MAX_PARTS
 from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.outcome import GuestError, GuestFault
 from spear_wasm.errors import InvalidRequest
+from spear_wasm.exported_functions import refuse_environment_of_call
 from spear_wasm.limits import Limits
 from spear_wasm.model import (
     ComponentFunctionInfo,
@@ -243,10 +244,7 @@ class ComponentFunctionCall:
         self, parameters: Sequence[Parameter], limits: Limits, environment: Mapping[str, str]
     ) -> list[WitValue | Construction]:
         """The values, by position."""
-        if environment:
-            raise InvalidRequest(
-                "functions of this runtime have no environment of their own for a call; leave context.environment empty"
-            )
+        refuse_environment_of_call(environment)
         meter = Meter()
         values = [
             param.take(given, self._label, meter)

@@ -62,7 +62,7 @@ class NumericFunction:
         self, parameters: Sequence[Parameter], limits: Limits, environment: Mapping[str, str]
     ) -> Numbers:
         """The numbers, by position."""
-        _refuse_environment(environment)
+        refuse_environment_of_call(environment)
         _check_input(self._input_bytes, limits)
         return tuple(map(to_number, self._by_position(parameters), self._param_types, self._labels))
 
@@ -102,7 +102,7 @@ class BytesFunction:
         self, parameters: Sequence[Parameter], limits: Limits, environment: Mapping[str, str]
     ) -> bytes:
         """The input; empty where no parameter is given."""
-        _refuse_environment(environment)
+        refuse_environment_of_call(environment)
         if len(parameters) > 1:
             raise InvalidRequest(
                 f"{shown(self.signature.name)} takes one parameter of bytes, not {len(parameters)}"
@@ -185,7 +185,12 @@ def _has_allocator(module: ModuleInfo) -> bool:
     )
 
 
-def _refuse_environment(environment: Mapping[str, str]) -> None:
+def refuse_environment_of_call(environment: Mapping[str, str]) -> None:
+    """For functions whose guests have one environment, or none, however they are called.
+
+    Raises:
+        InvalidRequest: the call brings one.
+    """
     if environment:
         raise InvalidRequest(
             "functions of this runtime have no environment of their own for a call; leave context.environment empty"

@@ -9,7 +9,7 @@ import msgspec
 
 from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.outcome import GuestError, GuestFault
-from spear_wasm.errors import InvalidRequest
+from spear_wasm.exported_functions import refuse_environment_of_call
 from spear_wasm.limits import Limits
 from spear_wasm.model import ErrorCode, Field, Parameter, Signature, TypedValue, ValueType
 from spear_wasm.wasi.preview2.guest import guest_of
@@ -47,10 +47,7 @@ class HttpHandler:
         self, parameters: Sequence[Parameter], limits: Limits, environment: Mapping[str, str]
     ) -> Request:
         """The request."""
-        if environment:
-            raise InvalidRequest(
-                f"{HANDLE} has no environment of its own for a call; leave context.environment empty"
-            )
+        refuse_environment_of_call(environment)
         return read_request(parameters, limits)
 
     def steps(
