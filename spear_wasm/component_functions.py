@@ -20,7 +20,6 @@ from spear_wasm.engine.components.reading import MAX_PARTS
 from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.outcome import GuestError, GuestFault
 from spear_wasm.errors import InvalidRequest
-from spear_wasm.exported_functions import refuse_environment_of_call
 from spear_wasm.limits import Limits
 from spear_wasm.model import (
     ComponentFunctionInfo,
@@ -32,7 +31,7 @@ from spear_wasm.model import (
     TypedValue,
     ValueType,
 )
-from spear_wasm.values import check_type_name, shown
+from spear_wasm.values import check_type_name, refuse_environment_of_call, shown
 from spear_wasm.wit.from_json import Meter, Misfit, from_text, taker
 from spear_wasm.wit.parsing import parse_function
 from spear_wasm.wit.to_json import giver

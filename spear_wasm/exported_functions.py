@@ -20,7 +20,7 @@ from spear_wasm.model import (
     TypedValue,
     ValueType,
 )
-from spear_wasm.values import NUMERIC_TYPES, shown, to_bytes, to_number
+from spear_wasm.values import NUMERIC_TYPES, refuse_environment_of_call, shown, to_bytes, to_number
 
 I32, I64 = ValueType.I32, ValueType.I64
 Numbers = tuple[int | float, ...]
@@ -183,18 +183,6 @@ def _has_allocator(module: ModuleInfo) -> bool:
         and module.memory_export == MEMORY
         and module.has_function(ALLOCATOR, ALLOCATOR_TYPE)
     )
-
-
-def refuse_environment_of_call(environment: Mapping[str, str]) -> None:
-    """For functions whose guests have one environment, or none, however they are called.
-
-    Raises:
-        InvalidRequest: the call brings one.
-    """
-    if environment:
-        raise InvalidRequest(
-            "functions of this runtime have no environment of their own for a call; leave context.environment empty"
-        )
 
 
 def _check_input(size: int, limits: Limits) -> None:

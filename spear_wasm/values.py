@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Mapping
 
 import msgspec
 
@@ -41,6 +42,18 @@ def to_number(parameter: Parameter, wanted: ValueType, where: str) -> int | floa
     if wanted in _BITS:
         return _to_integer(parameter.value, wanted, where)
     return _to_float(parameter.value, wanted, where)
+
+
+def refuse_environment_of_call(environment: Mapping[str, str]) -> None:
+    """For functions whose guests have one environment, or none, however they are called.
+
+    Raises:
+        InvalidRequest: the call brings one.
+    """
+    if environment:
+        raise InvalidRequest(
+            "functions of this runtime have no environment of their own for a call; leave context.environment empty"
+        )
 
 
 def check_type_name(parameter: Parameter, where: str) -> None:

@@ -9,9 +9,9 @@ import msgspec
 
 from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.outcome import GuestError, GuestFault
-from spear_wasm.exported_functions import refuse_environment_of_call
 from spear_wasm.limits import Limits
 from spear_wasm.model import ErrorCode, Field, Parameter, Signature, TypedValue, ValueType
+from spear_wasm.values import refuse_environment_of_call
 from spear_wasm.wasi.preview2.guest import guest_of
 from spear_wasm.wasi.preview2.http_answering import (
     IncomingRequest,
