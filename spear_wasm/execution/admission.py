@@ -104,12 +104,11 @@ class Admission:
         task = execution.task
         if task.holding.places >= task.most_at_once:
             return Verdict.TASK_IS_FULL
-        if task.turns is not None and not task.turns.try_to_take():
+        verdict = self._room.try_take(task.holding, execution.memory_reserved, execution.priority)
+        if verdict is Verdict.START and task.turns is not None and not task.turns.try_to_take():
+            self._room.give_back(task.holding, execution.memory_reserved, execution.priority)
             self._look_again()
             return Verdict.TASK_IS_FULL
-        verdict = self._room.try_take(task.holding, execution.memory_reserved, execution.priority)
-        if task.turns is not None and verdict is not Verdict.START:
-            task.turns.give_back()
         return verdict
 
     def give_back_room(self, execution: Execution) -> None:

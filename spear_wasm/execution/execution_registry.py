@@ -39,8 +39,8 @@ class ExecutionRegistry:
     ) -> None:
         """`is_kept` tells whether an id stands for an execution elsewhere, which no suggestion may hide."""
         self._is_kept = is_kept
-        self._seat = seat or Board().seat(0)
-        self.new_id = IdSource(self._seat.worker).new
+        self.seat = seat or Board().seat(0)
+        self.new_id = IdSource(self.seat.worker).new
         self._lock = threading.Lock()
         # guards: all below, and what tasks know and count of their executions
         self._active: dict[str, Execution] = {}
@@ -78,7 +78,7 @@ class ExecutionRegistry:
         """A number that no other process of the server gives."""
         # The clock's time, so that the numbers of an earlier run of the server are lower.
         number = max(self._last_sequence + 1, time.time_ns())
-        return number + (self._seat.number - number) % self._seat.board.size
+        return number + (self.seat.number - number) % self.seat.board.size
 
     def _is_known(self, execution_id: str) -> bool:
         return execution_id in self._active or execution_id in self._records

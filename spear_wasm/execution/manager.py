@@ -210,12 +210,15 @@ class TaskExecutionManager:
         """Nobody tells us of turns that other workers give back. The lock is held."""
         if not self._looks_again:
             self._looks_again = True
+            self._executions.seat.wait(whether=True)
             self._executor.at(time.monotonic() + LOOK_AGAIN_SECONDS, self._look_for_turns)
 
     def _look_for_turns(self) -> None:
         with self._lock:
             self._looks_again = False
         self._begin_waiting()
+        with self._lock:
+            self._executions.seat.wait(whether=self._looks_again)
 
     def _release(self, execution: Execution) -> None:
         """Give up the room of an execution that began, and let others have it."""

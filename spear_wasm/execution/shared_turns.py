@@ -30,7 +30,6 @@ class SharedTurns:
     def try_to_take(self) -> bool:
         """Take a turn for one execution; where there is none, to be asked again after LOOK_AGAIN_SECONDS."""
         turn = self._turns.try_to_take() if time.monotonic() >= self._rests_until else None
-        self._seat.wait(whether=turn is None)
         if turn is None:
             return False
         self._held.append(turn)
