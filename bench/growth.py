@@ -1,7 +1,7 @@
 """Servers that hold 1, 100 and 10,000 artifacts, tasks and records, and some of them sandboxes: a call costs the same.
 
-They are put into the data directories without servers. After each kind a server is started: so what one of each costs
-in memory is seen, and in time to start.
+Artifacts and tasks are put into the data directories without servers; records come of calls. After each kind a server
+is started: so what one of each costs in memory is seen, and in time to start.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def _calls(directories: dict[int, Path]) -> list[Figure]:
     with ExitStack() as closing:
         servers, requests = {}, {}
         for size, directory in directories.items():
-            server = servers[size] = closing.enter_context(spear_server(directory, CONFIG))
+            config = CONFIG.replace("max_tasks = 20000", f"max_tasks = 20000\nmax_records = {size}")
+            server = servers[size] = closing.enter_context(spear_server(directory, config))
             with Client(server.address) as client:
                 client.call_task("ready", "add", 20, 22)
                 _until_ready(client, _sandboxes(size))

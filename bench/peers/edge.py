@@ -1,4 +1,4 @@
-"""The gRPC edge that all Python peers share: it reads a request, has it run, and answers as we would.
+"""The gRPC edge that Python peers share, all but the threaded one: it reads a request, has it run, and answers.
 
 Each is started by a benchmark as `python -m bench.peers.NAME`, and serves until SIGTERM.
 """

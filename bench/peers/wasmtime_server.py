@@ -1,6 +1,6 @@
 """What one writes first with wasmtime-py: a module compiled once, a store and an instance for each call.
 
-It has fuel and a deadline, so that it can stop its guests as we do; and no pool of memory to make instances in.
+It meters fuel, and its code looks at an epoch, which nothing moves on here. It has no pool of memory for instances.
 """
 
 from __future__ import annotations

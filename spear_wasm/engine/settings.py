@@ -74,7 +74,7 @@ class EngineSettings:
     """Everything about an engine that shapes the code compiled for it, and the size of its pool.
 
     `max_memory_bytes` is the server's ceiling, `memory_reservation` the address space that each pool slot has for a
-    memory: see `reservation_for`. `metered` engines count fuel, which costs tight loops up to half of their speed.
+    memory: see `reservation_for`. `metered` engines count fuel, which can more than double the time of tight code.
     """
 
     metered: bool
