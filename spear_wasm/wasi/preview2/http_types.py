@@ -58,22 +58,36 @@ class HeaderRefused(Exception):
     """A field cannot be as a guest wants it; the message is the case of `header-error`."""
 
 
+class _Kept:
+    """What one or several `Fields` see: counted once, until the last of them is closed."""
+
+    __slots__ = ("entries", "holders", "size")
+
+    def __init__(self) -> None:
+        self.entries: list[Field] = []
+        self.holders = 0
+        self.size = 0
+
+
 class Fields:
     """wasi:http/types' `fields`: names in lower case, each any number of times, in the order in which they came."""
 
-    def __init__(self, held: HeldBytes, entries: Iterable[Field] = ()) -> None:
-        self.is_frozen = False
+    def __init__(self, held: HeldBytes, entries: Iterable[Field] = (), seen: _Kept | None = None) -> None:
+        self.is_frozen = seen is not None
         self._held = held
-        self._counted = 0
-        self.entries: list[Field] = []
+        self._kept = seen or _Kept()
+        self._kept.holders += 1
         for name, value in entries:
             self._append(name, value)
 
+    @property
+    def entries(self) -> list[Field]:
+        """All of them."""
+        return self._kept.entries
+
     def view(self) -> Fields:
-        """The same fields, which cannot be changed by it; they are counted once."""
-        seen = Fields(self._held)
-        seen.entries, seen.is_frozen = self.entries, True
-        return seen
+        """The same fields, which cannot be changed by it; they are counted once, until nobody sees them any more."""
+        return Fields(self._held, seen=self._kept)
 
     def copy(self) -> Fields:
         """Fields of its own."""
@@ -94,7 +108,7 @@ class Fields:
         kept = [each for each in self.entries if each[0] != name]
         removed = sum(size_of(*each) for each in self.entries if each[0] == name)
         self._held.give_back(removed)
-        self._counted -= removed
+        self._kept.size -= removed
         self.entries[:] = kept
         for value in values:
             self._append(name, value)
@@ -102,7 +116,7 @@ class Fields:
     def _append(self, name: str, value: bytes) -> None:
         size = size_of(name, value)
         self._held.take(size, MAX_FIELDS_BYTES)
-        self._counted += size
+        self._kept.size += size
         self.entries.append((name, value))
 
     def _changeable(self, name: str) -> str:
@@ -115,9 +129,11 @@ class Fields:
         return name.lower()
 
     def close(self) -> None:
-        """They are not counted any more."""
-        self._held.give_back(self._counted)
-        self._counted = 0
+        """Once: they are not counted any more, unless somebody else sees them still."""
+        assert self._kept.holders
+        self._kept.holders -= 1
+        if not self._kept.holders:
+            self._held.give_back(self._kept.size)
 
 
 def size_of(name: str, value: bytes) -> int:

@@ -118,6 +118,22 @@ def test_fields_have_a_bound_for_all_that_is_held_and_none_for_what_is_dropped()
         new_fields(guest, ("a", bytes(b"x" * size)))
 
 
+def test_fields_count_for_as_long_as_any_view_of_them_is_held() -> None:
+    with one() as guest:
+        size = MAX_FIELDS_BYTES // 2 - FIELD_OVERHEAD - 1
+        views = []
+        for _ in range(2):
+            request = asked(guest, headers=[("a", b"x" * size)])
+            views.append(guest.call(HTTP, "[method]incoming-request.headers", request))
+            guest.drop("incoming-request", request)
+        with pytest.raises(GuestFault, match="header fields"):
+            new_fields(guest, ("a", b"x" * size))
+        for view in views:
+            guest.drop("fields", view)
+        for _ in range(2):
+            new_fields(guest, ("a", b"x" * size))
+
+
 def test_nothing_is_counted_when_all_is_dropped() -> None:
     with one() as guest:
         response = new_response(guest)
