@@ -27,6 +27,7 @@ import msgspec
 from spear_wasm.values import float_of, shown
 from spear_wasm.wit.fold import Fold
 from spear_wasm.wit.types import (
+    NUMBERS,
     EnumType,
     FlagsType,
     ListType,
@@ -297,8 +298,7 @@ class _Takers(Fold[Take]):
     def of_list(self, element: WitType) -> Take:
         if element is Primitive.U8:
             return _take_bytes
-        is_bulk = isinstance(element, Primitive) and element not in {Primitive.STRING, Primitive.CHAR}
-        parts = 0 if is_bulk else parts_of(element)
+        parts = 0 if element in NUMBERS else parts_of(element)
         return partial(_take_list, self.of(element), least_size(element), parts)
 
     def of_tuple(self, elements: list[Take]) -> Take:

@@ -142,6 +142,10 @@ class WitFunction:
         return f"func({taken})" if self.result is None else f"func({taken}) -> {self.result}"
 
 
+NUMBERS = frozenset(Primitive) - {Primitive.BOOL, Primitive.CHAR, Primitive.STRING}
+"""Those whose lists are moved in bulk."""
+
+
 def may_be_null(kind: WitType) -> bool:
     """Whether null is a value of the type."""
     return isinstance(kind, OptionType)

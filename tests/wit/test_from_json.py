@@ -118,6 +118,8 @@ def test_what_values_take_is_counted() -> None:
     taker(parse_type("list<u8>"))("aGk=", meter)
     taker(parse_type("list<u64>"))([1, 2, 3], meter)
     assert (meter.parts, meter.numbers, meter.bytes) == (6, 5, 33 + 2 + 24)
+    taker(parse_type("list<bool>"))([True, False], meter)
+    assert (meter.parts, meter.numbers) == (6 + 2, 5)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ def counted(settings: EngineSettings, code: bytes, info: ModuleInfo) -> ModuleIn
             "max_tables_per_component",
         )
     )
-    assert (instances, memories, tables) <= (MAX_CORE_INSTANCES, MAX_INSTANCES, MAX_TABLES)
+    assert instances <= MAX_CORE_INSTANCES
+    assert memories <= MAX_INSTANCES
+    assert tables <= MAX_TABLES
     return replace(
         info, component=replace(info.component, instances=instances, memories=memories, tables=tables)
     )
