@@ -20,9 +20,12 @@ def path_in(location: str) -> Path:
     """The path in a `file://` URL.
 
     Raises:
-        InvalidRequest: it has none, or is on another machine.
+        InvalidRequest: it is no URL, has none, or is on another machine.
     """
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise InvalidRequest(f"location {quoted(location)} is no URL: {error}") from error
     path = unquote(parts.path)
     if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
         raise InvalidRequest(f"location {quoted(location)} is no file:///PATH of this machine")

@@ -119,7 +119,11 @@ def _redirect_of(response: httpcore.Response, url: str) -> str | None:
     locations = [value for name, value in response.headers if name.lower() == b"location"]
     if response.status not in REDIRECTS or not locations:
         return None
-    target = urljoin(url, locations[0].decode("latin-1"))
-    if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+    try:
+        target = urljoin(url, locations[0].decode("latin-1"))
+        scheme = urlsplit(target).scheme
+    except ValueError as error:
+        raise httpcore.RemoteProtocolError(f"a redirect leads to what is no URL: {error}") from error
+    if urlsplit(url).scheme == "https" and scheme != "https":
         raise LocationForbidden("a redirect leads away from https", host=urlsplit(url).hostname or "")
     return target

@@ -110,6 +110,8 @@ def test_nothing_is_fetched_unless_the_operator_allows_it(server: Server, locati
         "http://",
         "file://elsewhere/a",
         "file:a",
+        "file://[x/y",
+        "http://[x/y",
         "file:///a?b",
         "http://127.0.0.1/\n",
         "http://127.0.0.1/" + "a" * 4096,
@@ -196,6 +198,10 @@ def test_a_redirect_to_a_host_that_is_not_allowed_is_refused(fetching: Server, w
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/"])
 def test_a_redirect_to_something_else_is_refused(fetching: Server, web: Web, target: str) -> None:
     refused(InvalidRequest, lambda: call(fetching, location=web.redirect("/a", target)))
+
+
+def test_a_redirect_to_what_is_no_url_is_a_failure_of_the_other_server(fetching: Server, web: Web) -> None:
+    refused(FetchFailed, lambda: call(fetching, location=web.redirect("/a", "http://[x/")))
 
 
 def test_redirects_without_end_are_refused(fetching: Server, web: Web) -> None:
