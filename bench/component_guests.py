@@ -155,7 +155,7 @@ def _sleeper(kind: Runtime, linked: LinkedArtifact) -> tuple[GuestSandbox, Run]:
 
     def run() -> Run:
         yield from kind.preparation(linked.module, settings)(sandbox)
-        return (yield from function.steps(sandbox, arguments, limits))
+        return (yield from function.steps(sandbox, arguments))
 
     steps = run()
     while sandbox.waits_for is None:

@@ -90,7 +90,7 @@ def sandbox_call(guest: Guest, *, metered: bool) -> Outcome:
 
 def _run(guest: Guest, linkage: Linkage, sandbox: GuestSandbox) -> Run:
     yield from linkage.prepare(sandbox)
-    return (yield from guest.function.binding.steps(sandbox, guest.arguments, guest.task.limits))
+    return (yield from guest.function.binding.steps(sandbox, guest.arguments))
 
 
 def _ended(fiber: Fiber, outcome: Outcome, usage: Usage) -> None:

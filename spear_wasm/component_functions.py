@@ -18,13 +18,12 @@ import msgspec
 from spear_wasm.engine.components.guest_handle import GuestHandle
 from spear_wasm.engine.components.reading import MAX_PARTS
 from spear_wasm.engine.components.sandbox import ComponentSandbox
-from spear_wasm.engine.outcome import GuestError, GuestFault
+from spear_wasm.engine.outcome import GuestError
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.limits import Limits
 from spear_wasm.model import (
     ComponentFunctionInfo,
     ComponentInfo,
-    ErrorCode,
     Field,
     Parameter,
     Signature,
@@ -176,7 +175,7 @@ class UncallableFunction:
         del parameters, limits, environment
         raise InvalidRequest(f"{shown(self.signature.name, 200)} cannot be called: {self._reason}")
 
-    def steps(self, sandbox: ComponentSandbox, arguments: object, limits: Limits) -> Results:
+    def steps(self, sandbox: ComponentSandbox, arguments: object) -> Results:
         """Nobody gets here."""
         raise NotImplementedError
 
@@ -289,7 +288,7 @@ class ComponentFunctionCall:
     def _listed(self) -> str:
         return shown(", ".join(param.name for param in self._params), 300)
 
-    def steps(self, sandbox: ComponentSandbox, arguments: object, limits: Limits) -> Results:
+    def steps(self, sandbox: ComponentSandbox, arguments: object) -> Results:
         """Make what has to be made, and call it."""
         handles: list[GuestHandle] = []
         try:
@@ -305,15 +304,15 @@ class ComponentFunctionCall:
             for handle in handles:
                 handle.close()
         if self._may_fail:
-            result = self._ok_of(cast("Ok | Err", result), sandbox, limits)
-        return () if self._ok is None else (self._ok.typed(result, sandbox, limits),)
+            result = self._ok_of(cast("Ok | Err", result), sandbox)
+        return () if self._ok is None else (self._ok.typed(result, sandbox),)
 
-    def _ok_of(self, result: Ok | Err, sandbox: ComponentSandbox, limits: Limits) -> WitValue:
+    def _ok_of(self, result: Ok | Err, sandbox: ComponentSandbox) -> WitValue:
         if isinstance(result, Ok):
             return result.value
         if self._err is None:
             raise GuestError("the function returned an error without a value")
-        value = self._err.typed(result.value, sandbox, limits)
+        value = self._err.typed(result.value, sandbox)
         message = (
             value.value[:MAX_MESSAGE_BYTES].decode(errors="ignore") if isinstance(value.value, bytes) else ""
         )
@@ -356,12 +355,9 @@ class _Result:
             return TypedValue(self._type, value.encode())
         return TypedValue(self._type, cast("bool | int | float | bytes", value))
 
-    def typed(self, value: WitValue, sandbox: ComponentSandbox, limits: Limits) -> TypedValue:
+    def typed(self, value: WitValue, sandbox: ComponentSandbox) -> TypedValue:
         """The same, where it is no larger than the sandbox may give."""
         typed = self.of(value)
         size = len(typed.value) if isinstance(typed.value, bytes) else 8
-        if size > sandbox.output_room:
-            raise GuestFault(
-                ErrorCode.OUTPUT_LIMIT, f"the result is {size} bytes; the limit is {limits.max_output_bytes}"
-            )
+        sandbox.check_result(size)
         return typed

@@ -82,10 +82,10 @@ class NumericFunction:
             )
         return [named[name] for name in self._names]
 
-    def steps(self, sandbox: Sandbox, arguments: object, limits: Limits) -> Results:
+    def steps(self, sandbox: Sandbox, arguments: object) -> Results:
         """Call it."""
         values = yield from sandbox.call(self._export, cast("Numbers", arguments))
-        _check_output(self._output_bytes, sandbox, limits)
+        sandbox.check_result(self._output_bytes)
         return tuple(map(TypedValue, self._result_types, values))
 
 
@@ -111,7 +111,7 @@ class BytesFunction:
         _check_input(len(content), limits)
         return content
 
-    def steps(self, sandbox: Sandbox, arguments: object, limits: Limits) -> Results:
+    def steps(self, sandbox: Sandbox, arguments: object) -> Results:
         """Allocate, copy in, call, copy out."""
         content = cast("bytes", arguments)
         size = _as_i32(len(content))
@@ -123,7 +123,7 @@ class BytesFunction:
         sandbox.write_memory(int(address), content)
         (packed,) = yield from sandbox.call(self._export, (address, size))
         result_address, length = int(packed) & 0xFFFFFFFF, int(packed) >> 32 & 0xFFFFFFFF
-        _check_output(length, sandbox, limits)
+        sandbox.check_result(length)
         return (TypedValue(ValueType.BYTES, sandbox.read_memory(result_address, length)),)
 
 
@@ -189,16 +189,6 @@ def _check_input(size: int, limits: Limits) -> None:
     if size > limits.max_input_bytes:
         raise InvalidRequest(
             f"the parameters are {size} bytes; the limit is {limits.max_input_bytes}", limit="max_input_bytes"
-        )
-
-
-def _check_output(size: int, sandbox: Sandbox, limits: Limits) -> None:
-    if size > sandbox.output_room:
-        emitted = limits.max_output_bytes - sandbox.output_room
-        beside = f", after {emitted} bytes emitted" if emitted else ""
-        raise GuestFault(
-            ErrorCode.OUTPUT_LIMIT,
-            f"the result is {size} bytes{beside}; the limit is {limits.max_output_bytes}",
         )
 
 

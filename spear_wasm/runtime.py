@@ -59,9 +59,7 @@ class CallableFunction(Protocol):
         """
         ...
 
-    def steps(
-        self, sandbox: GuestOf, arguments: object, limits: Limits
-    ) -> Generator[None, None, tuple[TypedValue, ...]]:
+    def steps(self, sandbox: GuestOf, arguments: object) -> Generator[None, None, tuple[TypedValue, ...]]:
         """Run the guest, one slice a step; returns its results.
 
         Raises:

@@ -51,7 +51,7 @@ class HttpHandler:
         return read_request(parameters, limits)
 
     def steps(
-        self, sandbox: ComponentSandbox, arguments: object, limits: Limits
+        self, sandbox: ComponentSandbox, arguments: object
     ) -> Generator[None, None, tuple[TypedValue, ...]]:
         """Have it answered."""
         guest = guest_of(sandbox)

@@ -101,7 +101,7 @@ class PluginFunction:
             )
         return content
 
-    def steps(self, sandbox: Sandbox, arguments: object, limits: Limits) -> Results:
+    def steps(self, sandbox: Sandbox, arguments: object) -> Results:
         """Place the input, call, and take the output."""
         accompanied, content = cast("AccompaniedSandbox", sandbox), cast("bytes", arguments)
         yield from _place_input(accompanied, content)
@@ -153,11 +153,7 @@ def _error(sandbox: AccompaniedSandbox) -> str | None:
 
 def _output(sandbox: AccompaniedSandbox) -> tuple[TypedValue, ...]:
     (offset, length), _ = output_and_error(sandbox)
-    if length > sandbox.output_room:
-        raise GuestFault(
-            ErrorCode.OUTPUT_LIMIT,
-            f"the result is {length} bytes; the limit is {sandbox.limits.max_output_bytes}",
-        )
+    sandbox.check_result(length)
     return (TypedValue(ValueType.BYTES, read_range(sandbox, offset, length)),)
 
 

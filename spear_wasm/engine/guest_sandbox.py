@@ -213,7 +213,7 @@ class GuestSandbox(ABC):
         """
         reader = self.reader
         if reader is None:
-            self._keep_printed(len(content), lambda at, size: content[at : at + size])
+            self._keep_printed(content)
         else:
             self._count_emitted(len(content))
             if content:
@@ -227,13 +227,13 @@ class GuestSandbox(ABC):
                 yield wait
             reader.put(piece(start, size))
 
-    def _keep_printed(self, length: int, piece: Piece) -> None:
-        kept = min(length, self.output_room)
+    def _keep_printed(self, content: bytes) -> None:
+        kept = min(len(content), self.output_room)
         if kept:
             self._printed = self._printed or bytearray()
-            self._printed += piece(0, kept)
-        self._truncated |= kept < length
-        self._count_emitted(length)
+            self._printed += content[:kept]
+        self._truncated |= kept < len(content)
+        self._count_emitted(len(content))
 
     def _count_emitted(self, length: int) -> None:
         self._emitted += length
@@ -252,6 +252,19 @@ class GuestSandbox(ABC):
     def output_room(self) -> int:
         """How many bytes the guest's result may have: what its messages have left of the limit."""
         return self.limits.max_output_bytes - self._emitted
+
+    def check_result(self, size: int) -> None:
+        """Whether a result of so many bytes may be given.
+
+        Raises:
+            GuestFault: it is more than the guest's messages have left of the limit.
+        """
+        if size > self.output_room:
+            beside = f", after {self._emitted} bytes emitted" if self._emitted else ""
+            raise GuestFault(
+                ErrorCode.OUTPUT_LIMIT,
+                f"the result is {size} bytes{beside}; the limit is {self.limits.max_output_bytes}",
+            )
 
     @property
     def waits_for(self) -> Wait | None:

@@ -83,10 +83,6 @@ class CallingSandbox(Protocol):
         """Add bytes to the guest's standard output; a GuestFault where that grows beyond its bound."""
         ...
 
-    def print_from_memory(self, address: int, length: int) -> Waits:
-        """The same for a range of the guest's memory."""
-        ...
-
     def park(self, error: BaseException) -> None:
         """Keep what a host function raised until the guest has been left."""
         ...

@@ -248,24 +248,6 @@ class Sandbox(GuestSandbox):
                 self.reader, length, lambda at, size: self.read_memory(address + at, size)
             )
 
-    def print_from_memory(self, address: int, length: int) -> Generator[Wait, None, None]:
-        """The same for a range of the guest's memory.
-
-        Raises:
-            GuestFault: the range lies outside the memory, or the guest has written more than it may.
-        """
-        length &= 0xFFFFFFFF
-        self._range(address, length)
-        reader = self.reader
-        if reader is None:
-            self._keep_printed(length, lambda at, size: self.read_memory(address + at, size))
-        else:
-            self._count_emitted(length)
-            if length:
-                yield from self._hand_over(
-                    reader, length, lambda at, size: self.read_memory(address + at, size)
-                )
-
     @property
     def _may_be_large(self) -> bool:
         if self.has_memory:

@@ -136,4 +136,4 @@ def _guest_run(
         sandbox.prepared = True
     # Only now: a sandbox that was prepared ahead had nobody either who could have read along.
     sandbox.reader = execution.stream
-    return (yield from execution.function.binding.steps(sandbox, execution.arguments, execution.limits))
+    return (yield from execution.function.binding.steps(sandbox, execution.arguments))

@@ -317,7 +317,7 @@ def _preparation(task: Task, module: ModuleInfo) -> Callable[[GuestSandbox], Ste
     def prepare_and_warm_up(sandbox: GuestSandbox) -> Steps:
         yield from prepare(sandbox)
         sandbox.doing = f"the warm-up function {shown(task.policy.warm_up)}"
-        yield from warm_up.steps(sandbox, arguments, sandbox.limits)
+        yield from warm_up.steps(sandbox, arguments)
         sandbox.doing = ""
 
     return prepare_and_warm_up

@@ -93,7 +93,6 @@ class Program:
         self,
         sandbox: GuestSandbox,
         arguments: object,
-        limits: Limits,  # noqa: ARG002  what it prints is counted as it comes
     ) -> Generator[None, None, tuple[TypedValue, ...]]:
         """Run it; its exit status is how that ends, always."""
         cast("BeginsCalls", sandbox.state).begin(cast("WasiCall", arguments))

@@ -166,8 +166,6 @@ class ThreadNames:
     ) -> object:
         return self._binding.arguments(parameters, limits, environment)
 
-    def steps(
-        self, sandbox: Sandbox, arguments: object, limits: Limits
-    ) -> Generator[None, None, tuple[TypedValue, ...]]:
+    def steps(self, sandbox: Sandbox, arguments: object) -> Generator[None, None, tuple[TypedValue, ...]]:
         self.seen.append(threading.current_thread().name)
-        return (yield from self._binding.steps(sandbox, arguments, limits))
+        return (yield from self._binding.steps(sandbox, arguments))

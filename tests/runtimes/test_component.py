@@ -47,7 +47,7 @@ def run(linked: LinkedComponent, name: str, *values: Any, **named: Any) -> tuple
     parameters += [Parameter(value, name) for name, value in named.items()]
     arguments = function.arguments(parameters, LIMITS, {})
     with sandbox_of(linked) as sandbox:
-        return cast("tuple[TypedValue, ...]", run_to_end(sandbox, function.steps(sandbox, arguments, LIMITS)))
+        return cast("tuple[TypedValue, ...]", run_to_end(sandbox, function.steps(sandbox, arguments)))
 
 
 def refusal(linked: LinkedComponent, name: str, *values: Any, **named: Any) -> InvalidRequest:

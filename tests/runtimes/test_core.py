@@ -60,7 +60,7 @@ class Guest:
         with bare_sandbox(self._linked, limits) as sandbox:
             run_to_end(sandbox, RUNTIME.preparation(self.module, None)(sandbox))
             try:
-                return run_to_end(sandbox, bound.steps(sandbox, arguments, limits))
+                return run_to_end(sandbox, bound.steps(sandbox, arguments))
             finally:
                 seen(sandbox)
 
@@ -86,7 +86,7 @@ class Guest:
         bound = self.bind(function)
         with bare_sandbox(self._linked) as sandbox:
             run_to_end(sandbox, RUNTIME.preparation(self.module, None)(sandbox))
-            steps = bound.steps(sandbox, bound.arguments([*map(Parameter, values)], LIMITS, {}), LIMITS)
+            steps = bound.steps(sandbox, bound.arguments([*map(Parameter, values)], LIMITS, {}))
             for _ in range(3):
                 run_slice(sandbox, steps)
             steps.close()
