@@ -20,6 +20,7 @@ class News(IntEnum):
 
     NAMES = 0
     """Which artifact a name means."""
+    # From here on they are about tasks, and what those need.
     NEW_TASKS = 1
     ENDED_TASKS = 2
     REMOVALS = 3
@@ -151,7 +152,7 @@ class Seat:
 
     def heard_of_tasks(self) -> bytes:
         """Differs whenever a task or the artifact of one may have come or gone."""
-        return self.board.bytes_of(_NEWS + News.NEW_TASKS, 3)
+        return self.board.bytes_of(_NEWS + News.NEW_TASKS, len(News) - News.NEW_TASKS)
 
     # What is on disk
 

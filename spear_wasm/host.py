@@ -23,7 +23,7 @@ from spear_wasm.execution.durable import DurableExecutions
 from spear_wasm.execution.execution_registry import ExecutionRegistry
 from spear_wasm.execution.executor import Executor
 from spear_wasm.execution.manager import TaskExecutionManager
-from spear_wasm.execution.records import records_of_at_most
+from spear_wasm.execution.records import ExecutionRecords
 from spear_wasm.execution.recovery import Recovery
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
 from spear_wasm.execution.storage import Retention, SqliteJournal, SqliteTaskStore
@@ -68,7 +68,7 @@ class Host:
         closing.callback(journal.close)
         executor = Executor(config.execution.thread_count())
         closing.callback(executor.close)
-        remembered = records_of_at_most(config.execution.max_records, int(config.execution.max_record_bytes))
+        remembered = ExecutionRecords(config.execution.max_records, int(config.execution.max_record_bytes))
         self.executions = ExecutionRegistry(remembered, journal.last_sequence(), journal.holds, seat)
         self.manager = TaskExecutionManager(config.execution, executor, self.executions)
         self.durable = DurableExecutions(

@@ -40,10 +40,8 @@ class AccompaniedSandbox(Sandbox):
         self._companion_at = ctypes.addressof(self._handles)
         super().__init__(linked, limits)
 
-    def arm(self, limits: Limits) -> None:
-        """Put limits in force; like a sandbox with one instance."""
-        super().arm(limits)
-        self._limit_each_memory(limits.max_memory_bytes - self._companion_bytes)
+    def _limit_store(self) -> None:
+        self._limit_each_memory(self.limits.max_memory_bytes - self._companion_bytes)
 
     def _limit_each_memory(self, most: int) -> None:
         capi.store_limiter(self._store, most, self._table_share(), MAX_INSTANCES, MAX_TABLES, MAX_INSTANCES)
@@ -83,7 +81,7 @@ class AccompaniedSandbox(Sandbox):
         at = self._companion_at
         capi.instance_export_get(self._context, at, name, len(name), at + _EXTERN_AT)
         self._measure_companion()
-        self._limit_each_memory(self.limits.max_memory_bytes - self._companion_bytes)
+        self._limit_store()
 
     def _measure_companion(self) -> None:
         # Both stay as they are until it grows, and it grows by us alone.
@@ -119,7 +117,7 @@ class AccompaniedSandbox(Sandbox):
         self._limit_each_memory(most)
         error = capi.memory_grow(self._context, at + _MEMORY_AT, pages, at + _PREVIOUS_AT)
         self._measure_companion()
-        self._limit_each_memory(most - self._companion_bytes)
+        self._limit_store()
         if error:
             capi.take_error(error)
         return not error

@@ -42,7 +42,6 @@ COMPONENT_VAL_SIZE = 32
 """Bytes of a wasmtime_component_val_t: its kind in byte 0, its value from VAL_OFFSET."""
 NAME_SIZE = 16
 """Bytes of a wasm_name_t: a length and an address."""
-COMPONENT_FUNC_SIZE = 32
 ITEM_SIZE = 24
 """Bytes of a wasmtime_component_item_t: its kind in byte 0, an address or a wasmtime_component_valtype_t from
 VAL_OFFSET."""
@@ -301,7 +300,6 @@ flag_nth = _quick("wasmtime_component_flags_type_names_nth", c_bool, c_void_p, c
 # Errors and traps
 error_new = _quick("wasmtime_error_new", c_void_p, c_char_p)
 error_message = _quick("wasmtime_error_message", None, c_void_p, c_void_p)
-error_exit_status = _quick("wasmtime_error_exit_status", c_bool, c_void_p, c_void_p)
 error_wasm_trace = _quick("wasmtime_error_wasm_trace", None, c_void_p, c_void_p)
 error_delete = _quick("wasmtime_error_delete", None, c_void_p)
 trap_code = _quick("wasmtime_trap_code", c_bool, c_void_p, c_void_p)

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from spear_wasm.engine import capi
-from spear_wasm.engine.binary import ModuleCeiling, check_kind, inspect, with_memory_exported
+from spear_wasm.engine.binary import ModuleCeiling, inspect, with_memory_exported
 from spear_wasm.engine.components.interface import counted, described
 from spear_wasm.engine.leb import invalid
 from spear_wasm.engine.settings import EngineSettings
@@ -92,7 +92,6 @@ def _make_room_for_another_engine() -> None:
 
 def _compile(job: Job) -> tuple[ModuleInfo, bytes]:
     wasm = Path(job.wasm).read_bytes()
-    check_kind(wasm[:64])
     module = inspect(wasm, job.ceiling)
     engine = job.settings.new_engine()
     if module.component is not None:

@@ -91,7 +91,7 @@ class Tally:
 
 
 class Counters:
-    """Tallies since the start, and for each of the last hours. Not locked: the manager's lock guards it."""
+    """Tallies since the start, and for each of the last hours. Not locked: ExecutionRegistry's lock guards it."""
 
     def __init__(self) -> None:
         self.total = Tally()

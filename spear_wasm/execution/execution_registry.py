@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.listing import Wanted
-    from spear_wasm.execution.records import ExecutionRecord, Records
+    from spear_wasm.execution.records import ExecutionRecord, ExecutionRecords
     from spear_wasm.execution.task import Task
 
 
@@ -32,7 +32,7 @@ class ExecutionRegistry:
 
     def __init__(
         self,
-        records: Records,
+        records: ExecutionRecords,
         last_sequence: int = 0,
         is_kept: Callable[[str], bool] = lambda _: False,
         seat: Seat | None = None,

@@ -6,7 +6,7 @@ import bisect
 import itertools
 import operator
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.listing import Wanted
+
+
+MOST_FILED_TOGETHER: Final = 64
+SMALL: Final = 64
+"""What is shorter is not worth tidying up."""
+_FIGURES: Final = (int, float)
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, gc=False):
@@ -70,61 +76,6 @@ def record_of(execution: Execution) -> ExecutionRecord:
         execution.usage,
         execution.attempts,
     )
-
-
-class Records(Protocol):
-    """What is remembered. Not locked: the manager's lock guards it."""
-
-    def __contains__(self, execution_id: str) -> bool:
-        """Whether there is a record of that id."""
-        ...
-
-    def get(self, execution_id: str) -> ExecutionRecord | None:
-        """The record of that id."""
-        ...
-
-    def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:
-        """The first that are wanted, in order of creation."""
-        ...
-
-    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:
-        """A task's newest records, newest first."""
-        ...
-
-    def remember(self, execution: Execution) -> None:
-        """Keep a record of one that has ended."""
-        ...
-
-    def forget_task(self, task_id: str) -> int:
-        """Forget a task's records; returns how many there were."""
-        ...
-
-
-class NoRecords:
-    """Remembers nothing."""
-
-    def __contains__(self, execution_id: str) -> bool:
-        """There is none."""
-        return False
-
-    def get(self, execution_id: str) -> ExecutionRecord | None:  # noqa: ARG002  none has any
-        """There is none."""
-        return None
-
-    def page(self, wanted: Wanted, limit: int) -> list[ExecutionRecord]:  # noqa: ARG002  none fits
-        """There are none."""
-        return []
-
-    def newest_of(self, task_id: str, limit: int) -> list[ExecutionRecord]:  # noqa: ARG002  no task has any
-        """There are none."""
-        return []
-
-    def remember(self, execution: Execution) -> None:
-        """Let it go."""
-
-    def forget_task(self, task_id: str) -> int:  # noqa: ARG002  no task has any
-        """There were none."""
-        return 0
 
 
 class _Rest(msgspec.Struct, array_like=True, gc=False):
@@ -203,6 +154,8 @@ class _Row(msgspec.Struct, gc=False):
 class ExecutionRecords:
     """The newest records of all tasks: the last that ended, up to a number and a number of bytes.
 
+    Not locked: ExecutionRegistry's lock guards it.
+
     A page costs what it holds, however many records there are. Every call pays for the keeping: it is one row, known
     by its id and in the lists of all and of its task. Those that did not complete are in one of their status, too;
     those that did, who are most, are looked for among all. Small ones are filed some at a time: what that takes is in
@@ -253,8 +206,9 @@ class ExecutionRecords:
         return [row.record() for row in itertools.islice(rows, limit)]
 
     def remember(self, execution: Execution) -> None:
-        """Keep a record of one that has ended."""
-        self.add(record_of(execution))
+        """Keep a record of one that has ended; none is made where none is kept."""
+        if self._most:
+            self.add(record_of(execution))
 
     def add(self, record: ExecutionRecord) -> None:
         """Keep one more; the oldest go where there are too many, or too large ones."""
@@ -316,10 +270,6 @@ class ExecutionRecords:
 
 _PACKER: Final = msgspec.msgpack.Encoder()
 _RESTS: Final = msgspec.msgpack.Decoder(_Rest)
-MOST_FILED_TOGETHER: Final = 64
-_FIGURES: Final = (int, float)
-SMALL: Final = 64
-"""What is shorter is not worth tidying up."""
 
 
 def _packed(record: ExecutionRecord) -> bytes:
@@ -399,8 +349,3 @@ class _Order:
 
 
 _sequence_of = operator.attrgetter("sequence")
-
-
-def records_of_at_most(most: int, most_bytes: int) -> Records:
-    """What remembers so many records, of so many bytes together; nothing where that is none."""
-    return ExecutionRecords(most, most_bytes) if most else NoRecords()

@@ -123,7 +123,8 @@ class Linkage:
 class Task:
     """A task in service. `record`, `limits`, `policy`, `runtime` and `settings`, its runtime's, never change.
 
-    `share` is the executor's; everything else is guarded by the manager's lock.
+    `share` is the executor's. `holding`, `turns` and `deleted` are guarded by the manager's lock, `active` and what is
+    counted by ExecutionRegistry's. `linkages` and `functions` change in one step at a time, under the GIL.
     """
 
     def __init__(

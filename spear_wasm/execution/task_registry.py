@@ -6,6 +6,7 @@ import threading
 
 from spear_wasm.board import Board, News, Seat
 from spear_wasm.errors import InvalidRequest, TaskExists, TaskNotFound, TooManyTasks
+from spear_wasm.execution.listing import sequence_in
 from spear_wasm.execution.storage import TaskStore
 from spear_wasm.execution.task import Task, TaskRecord
 from spear_wasm.values import shown
@@ -143,8 +144,9 @@ class TaskRegistry:
         return found[:limit], len(found) > limit
 
     def _sequence_of(self, start_after: str) -> int:
-        if start_after.startswith("@") and start_after[1:].isdecimal() and len(start_after) < 20:
-            return int(start_after[1:])
+        place = sequence_in(start_after)
+        if place is not None:
+            return place
         task = self._by_id.get(start_after)
         if task is None:
             raise InvalidRequest(

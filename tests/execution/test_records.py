@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spear_wasm.execution.listing import Wanted
-from spear_wasm.execution.records import SMALL, ExecutionRecord, ExecutionRecords, NoRecords, Records
+from spear_wasm.execution.records import SMALL, ExecutionRecord, ExecutionRecords
 from spear_wasm.model import (
     ErrorCode,
     ExecutionMode,
@@ -165,7 +165,8 @@ def test_what_is_remembered_is_the_newest_of_all_that_was_not_forgotten(steps: l
 
 
 def test_nothing_is_remembered_where_nothing_is_to_be() -> None:
-    records: Records = NoRecords()
+    records = ExecutionRecords(0, MUCH)
+    records.add(record(0))
     assert records.get("exec-0") is None
     assert "exec-0" not in records
     assert records.page(Wanted(), 9) == records.newest_of("task", 9) == []

@@ -17,7 +17,8 @@ from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import ExecutionRecord, without_payload
 from spear_wasm.execution.storage.group_commit import Change, GroupCommit, RowsStatement
 from spear_wasm.execution.storage.journal import Accepted, Kept, Retention, Unfinished, in_use
-from spear_wasm.execution.storage.sqlite_tables import connect, make_tables
+from spear_wasm.execution.storage.sqlite_connection import connect
+from spear_wasm.execution.storage.sqlite_tables import make_tables
 from spear_wasm.execution.task import TaskTotal
 from spear_wasm.model import ExecutionStatus, TypedValue
 

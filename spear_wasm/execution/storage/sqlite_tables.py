@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from pathlib import Path
-
-_BUSY_SECONDS = 30.0
-"""How long a writer waits for another process's, which is a matter of milliseconds where the disk is well."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS executions (
@@ -58,14 +54,6 @@ END;
 # `worker` is who has an execution to do, and is of no account once it has ended.
 # `call` is there until the end; what an execution gave, from the end on. Lists read records without payloads.
 # What is kept is counted where it changes: counting it whenever that is asked would read it all.
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection whose transactions are on disk when they are committed."""
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
 
 
 def make_tables(connection: sqlite3.Connection) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from spear_wasm.errors import TooManyTasks
+from spear_wasm.execution.storage.sqlite_connection import connect
 from spear_wasm.execution.storage.task_store import NameTakenElsewhere
 from spear_wasm.execution.task import TaskRecord
 
@@ -24,8 +25,6 @@ CREATE TABLE IF NOT EXISTS tasks (
 );
 CREATE INDEX IF NOT EXISTS tasks_named ON tasks (name)
 """
-_BUSY_SECONDS = 30.0
-"""How long a writer waits for another process's."""
 
 
 class SqliteTaskStore:
@@ -33,11 +32,7 @@ class SqliteTaskStore:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()  # guards: _connection
-        self._connection = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
-        )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection = connect(path)
         self._bring_up_to_date()
         self._connection.executescript(_SCHEMA)
 
