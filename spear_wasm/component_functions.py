@@ -8,6 +8,7 @@ the caller gives what its constructor takes, in an object, and the resource is m
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,51 +134,31 @@ def public_name(info: ComponentFunctionInfo) -> str:
 def callable_functions(component: ComponentInfo) -> list[ComponentFunctionCall]:
     """All exported functions that can be called from outside."""
     exports = ComponentExports(component)
-    bound = (_bound(info, exports) for info in exports.offered)
-    return [each for each in bound if isinstance(each, ComponentFunctionCall)]
+    found = []
+    for info in exports.offered:
+        with contextlib.suppress(_Uncallable):
+            found.append(ComponentFunctionCall(info, exports))
+    return found
 
 
-def bind(component: ComponentInfo, name: str) -> ComponentFunctionCall | UncallableFunction | None:
-    """One of them by a name that callers may use; one that cannot be called says why when it is.
+def bind(component: ComponentInfo, name: str) -> ComponentFunctionCall | None:
+    """One of them by a name that callers may use.
 
     Raises:
-        InvalidRequest: the name may be of more than one.
+        InvalidRequest: the name may be of more than one, or the function cannot be called from outside.
     """
     exports = ComponentExports(component)
     info = exports.find(name)
-    return None if info is None else _bound(info, exports)
-
-
-def _bound(
-    info: ComponentFunctionInfo, exports: ComponentExports
-) -> ComponentFunctionCall | UncallableFunction:
+    if info is None:
+        return None
     try:
         return ComponentFunctionCall(info, exports)
     except _Uncallable as reason:
-        return UncallableFunction(info, str(reason))
+        raise InvalidRequest(f"{shown(public_name(info), 200)} cannot be called: {reason}") from None
 
 
 class _Uncallable(Exception):
     """Why a function cannot be called from outside of its sandbox."""
-
-
-class UncallableFunction:
-    """A function that nobody outside of the sandbox can call."""
-
-    def __init__(self, info: ComponentFunctionInfo, reason: str) -> None:
-        self.signature = Signature(public_name(info))
-        self._reason = reason
-
-    def arguments(
-        self, parameters: Sequence[Parameter], limits: Limits, environment: Mapping[str, str]
-    ) -> object:
-        """There are none that would do."""
-        del parameters, limits, environment
-        raise InvalidRequest(f"{shown(self.signature.name, 200)} cannot be called: {self._reason}")
-
-    def steps(self, sandbox: ComponentSandbox, arguments: object) -> Results:
-        """Nobody gets here."""
-        raise NotImplementedError
 
 
 class _Param:

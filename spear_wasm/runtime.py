@@ -106,7 +106,11 @@ class Runtime(Protocol):
         ...
 
     def bind(self, module: ModuleInfo, function: str, settings: object) -> CallableFunction | None:
-        """One of those functions, ready to call; None where there is none of that name."""
+        """One of those functions, ready to call; None where there is none of that name.
+
+        Raises:
+            InvalidRequest: there is one that cannot be called like this, or there are several.
+        """
         ...
 
     def preparation(self, module: ModuleInfo, settings: object) -> Callable[[GuestOf], Steps]:

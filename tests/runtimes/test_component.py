@@ -212,18 +212,14 @@ def test_a_function_that_returns_a_resource_cannot_be_called_and_says_why(
 
 def test_a_resource_without_a_constructor_cannot_be_given() -> None:
     component = ComponentInfo((info("[method]thing.use", "func(self: borrow<thing>)", "a:b/c"),))
-    function = bind(component, "a:b/c#thing.use")
-    assert function is not None
     with pytest.raises(InvalidRequest, match="self is a thing, which has no constructor"):
-        function.arguments([], LIMITS, {})
+        bind(component, "a:b/c#thing.use")
 
 
 def test_a_resource_within_another_value_cannot_be_given() -> None:
     component = ComponentInfo((info("use", "func(things: list<own<thing>>)", "a:b/c"),))
-    function = bind(component, "a:b/c#use")
-    assert function is not None
     with pytest.raises(InvalidRequest, match="has a handle"):
-        function.arguments([], LIMITS, {})
+        bind(component, "a:b/c#use")
 
 
 # --- names ------------------------------------------------------------------------------------------------
