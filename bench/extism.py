@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench.figure import Figure, median_ratio
+from bench.figure import Figure, left_out, median_ratio
 from bench.in_process import Guest, host_with
 from bench.sandbox_cost import microseconds, sandbox_call
 
@@ -69,5 +69,5 @@ def _sdk() -> Any:
     try:
         return import_module("extism")
     except ModuleNotFoundError:
-        print("Extism's SDK (extism on PyPI) is not installed: there is nothing to compare with")
+        left_out("Extism's SDK", "extism on PyPI")
         return None

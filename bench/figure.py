@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class Figure:
         if self.at_least is not None:
             return f"at least {self.at_least:g}"
         return ""
+
+
+def left_out(name: str, package: str) -> None:
+    """Say that somebody takes no part."""
+    print(f"{name} is left out: it is not installed ({package})", file=sys.stderr)
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:

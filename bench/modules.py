@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PATIENT_COMPILER = '[compile]\nmax_wall_time = "5m"\nmax_cpu_time = "5m"\n'
+"""Configuration of a server that is given the large one."""
 PAGE = 65536
 I32_TO_I32 = b"\x01\x60\x01\x7f\x01\x7f"
 ADD_ONE = b"\x41\x01\x6a"

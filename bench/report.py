@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import bars, latest
+from bench.figure import Figure
 
 TABLE = latest.LATEST.with_name("README.md")
 PEERS = latest.LATEST.with_name("peers.svg")
@@ -33,9 +34,10 @@ def _tables(kept: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield f"{_circumstances(benchmark['measured_on'])}\n"
         yield "| figure | measured | target | |"
         yield "|---|---:|---|---|"
-        for figure in benchmark["figures"]:
-            measured = f"{figure['measured']:.4g} {figure['unit']}".strip()
-            yield f"| {figure['name']} | {measured} | {_target(figure)} | {_VERDICTS[figure['met']]} |"
+        for kept_figure in benchmark["figures"]:
+            figure = Figure(**{key: value for key, value in kept_figure.items() if key != "met"})
+            measured = f"{figure.measured:.4g} {figure.unit}".strip()
+            yield f"| {figure.name} | {measured} | {figure.target} | {_VERDICTS[figure.met]} |"
         yield ""
 
 
@@ -43,12 +45,6 @@ def _circumstances(on: Mapping[str, Any]) -> str:
     date = str(on["measured_at"])[:10]
     # Figures of before the machine was noted have their date alone.
     return f"{date}, {on['cores']} cores of {on['cpu']}, {on['python']}" if "cpu" in on else date
-
-
-def _target(figure: Mapping[str, Any]) -> str:
-    if figure["at_most"] is not None:
-        return f"at most {figure['at_most']:g}"
-    return f"at least {figure['at_least']:g}" if figure["at_least"] is not None else ""
 
 
 def _picture(figures: list[Mapping[str, Any]]) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from google.protobuf import any_pb2, wrappers_pb2
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import Message
 
 from bench import h2load
 from bench.figure import Figure, median_ratio
@@ -23,6 +24,7 @@ METHOD = "/spearlet.FunctionService/InvokeFunction"
 CALLS = 10_000
 ROUNDS = 9
 WARM_UP_CALLS = 2000
+ADDENDS = (wrappers_pb2.Int32Value(value=20), wrappers_pb2.Int32Value(value=22))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Rounds:
 
 
 def measure() -> list[Figure]:
-    """Throughput and CPU time against the null server, for both forms of the request."""
+    """Throughput and CPU time against the null servers, for both forms of the request."""
     h2load.check_installed()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
@@ -53,13 +55,15 @@ def measure() -> list[Figure]:
     return figures
 
 
-def existing_task(task_id: str) -> pb.InvokeFunctionRequest:
+def existing_task(
+    task_id: str, function: str = "add", values: Sequence[Message] = ADDENDS
+) -> pb.InvokeFunctionRequest:
     """A call that names its task."""
     return pb.InvokeFunctionRequest(
         invocation_type=pb.INVOCATION_TYPE_EXISTING_TASK,
         task_id=task_id,
-        function_name="add",
-        parameters=[_i32(20), _i32(22)],
+        function_name=function,
+        parameters=_parameters(values),
         execution_mode=pb.EXECUTION_MODE_SYNC,
     )
 
@@ -70,15 +74,16 @@ def by_spec() -> pb.InvokeFunctionRequest:
         invocation_type=pb.INVOCATION_TYPE_NEW_TASK,
         artifact_spec=pb.ArtifactSpec(artifact_id="calc"),
         function_name="add",
-        parameters=[_i32(20), _i32(22)],
+        parameters=_parameters(ADDENDS),
         execution_mode=pb.EXECUTION_MODE_SYNC,
     )
 
 
-def _i32(value: int) -> pb.FunctionParameter:
-    packed = any_pb2.Any()
-    packed.Pack(wrappers_pb2.Int32Value(value=value))
-    return pb.FunctionParameter(value=packed)
+def _parameters(values: Sequence[Message]) -> list[pb.FunctionParameter]:
+    parameters = [pb.FunctionParameter() for _ in values]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.value.Pack(value)
+    return parameters
 
 
 def _compare(

