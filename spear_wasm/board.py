@@ -1,8 +1,8 @@
 """What the processes of one server tell each other without being asked: numbers in memory that all of them map.
 
-Each process has a seat, and writes nothing but the numbers of its own: so nobody waits for anybody, and whoever dies
-leaves nothing half done. A reader may find a number half written; all that is ever asked of news is whether they
-differ from what was read before, and half a number does.
+Each process writes to its own seat alone; only the supervisor also says who sits where, and clears the seats of the
+dead. So nobody waits for anybody, and whoever dies leaves nothing half done. A reader may find a number half written;
+all that is ever asked of news is whether they differ from what was read before, and half a number does.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,7 @@ class CalledTasks:
         self._registrations = SharedWork(REGISTRATION_THREADS, MAX_REGISTRATIONS, "spear-registration")
         self._fetching = SharedWork(FETCHING_THREADS, MAX_REGISTRATIONS, "spear-fetching")
         self._removals = ThreadPoolExecutor(1, "spear-removal")
+        self._deleting: set[asyncio.Task[int]] = set()
         # Tasks by the bytes of the spec that asked for them: most callers send the same spec with every call.
         # Valid for one generation of the artifact store, in which every name means one digest.
         self._known_specs: dict[tuple[str, bytes], Task] = {}
@@ -121,7 +123,20 @@ class CalledTasks:
             WorkerSilent: a worker does not tell whether it has.
         """
         await self.catch_up()
-        task, delete = self._host.tasks.get(reference), self._host.delete_task
+        task = self._host.tasks.get(reference)
+        # To its end even where the caller hangs up: no worker may accept again while another one deletes.
+        deleting = asyncio.create_task(self._delete(task, force=force, forget_records=forget_records))
+        self._deleting.add(deleting)
+        deleting.add_done_callback(self._on_deleted)
+        return await asyncio.shield(deleting)
+
+    def _on_deleted(self, deleting: asyncio.Task[int]) -> None:
+        self._deleting.discard(deleting)
+        if not deleting.cancelled():
+            deleting.exception()  # whoever waited has it; where nobody does any more, it is nobody's
+
+    async def _delete(self, task: Task, *, force: bool, forget_records: bool) -> int:
+        delete = self._host.delete_task
         forgotten = await self._others.retire(Retirement(task.id, force, forget_records))
         try:
             return await self._registrations.run(

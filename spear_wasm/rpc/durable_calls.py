@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import ExecutionElsewhere, ExecutionExists, JournalFailed, ServerDraining
+from spear_wasm.errors import ExecutionElsewhere, ExecutionExists, JournalFailed
 from spear_wasm.execution.listing import newest, oldest
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.storage.journal import in_use
 from spear_wasm.rpc.executions import LEFT, ended_response, left_to_the_next, unfinished_result
-from spear_wasm.rpc.waiting import accepted, in_thread, is_kept, recorded
+from spear_wasm.rpc.waiting import accepted, in_thread, is_kept, look_again, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -32,7 +32,6 @@ HandIn: TypeAlias = "Callable[[Callable[[Call], DurableExecution]], Awaitable[Du
 READING_THREADS = 4
 TRIES = 3
 """To be the first with a key, or to find who was."""
-LOOK_AGAIN_SECONDS = 0.02
 
 
 def is_durable(request: pb.InvokeFunctionRequest) -> bool:
@@ -179,10 +178,7 @@ class DurableCalls:
                 return kept.record
             if kept.worker != self._host.seat.worker:
                 raise ExecutionElsewhere("another worker has the execution", worker=kept.worker)
-            # It is this worker's by now, which has yet to take it up.
-            if self._host.manager.is_draining:
-                raise ServerDraining(LEFT)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await look_again(self._host.manager)  # it is this worker's by now, which has yet to take it up
 
     async def _kept(self, execution_id: str) -> Kept | None:
         return await in_thread(self._threads, lambda: self._durable.journal.find(execution_id))

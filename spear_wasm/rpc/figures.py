@@ -72,11 +72,6 @@ class WorkerFigures(msgspec.Struct, frozen=True):
     recent: Tally
     """Of the hours that were asked for."""
 
-    @property
-    def is_well(self) -> bool:
-        """Whether there is nothing to complain about."""
-        return not self.complaints
-
 
 class Figures:
     """Reads the figures of this process."""

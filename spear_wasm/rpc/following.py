@@ -13,7 +13,7 @@ from spear_wasm.execution.execution import Execution
 from spear_wasm.rpc.executions import left_to_the_next
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator
 
     from spear_wasm.execution.listing import Known
 
@@ -29,10 +29,27 @@ async def send_log(execution: Known, context: Context, unread_seconds: float) ->
         asyncio.CancelledError: the follower has hung up.
     """
     async for part in _parts(execution):
-        try:
-            await asyncio.wait_for(context.write(part), unread_seconds)
-        except TimeoutError:
-            raise ReaderStalled(f"the log has not been read for {unread_seconds:g} s") from None
+        await _send(part, context, unread_seconds)
+
+
+async def relay_log(
+    parts: AsyncIterable[pb.FollowLogResponse], context: Context, unread_seconds: float
+) -> bool:
+    """Send a follower what another worker sends; returns at its end, which is always one.
+
+    Raises:
+        ReaderStalled, asyncio.CancelledError: as `send_log` does.
+    """
+    async for part in parts:
+        await _send(part, context, unread_seconds)
+    return True
+
+
+async def _send(part: pb.FollowLogResponse, context: Context, unread_seconds: float) -> None:
+    try:
+        await asyncio.wait_for(context.write(part), unread_seconds)
+    except TimeoutError:
+        raise ReaderStalled(f"the log has not been read for {unread_seconds:g} s") from None
 
 
 async def _parts(execution: Known) -> AsyncIterator[pb.FollowLogResponse]:

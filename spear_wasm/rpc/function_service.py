@@ -25,7 +25,7 @@ from spear_wasm.rpc.call_stream import CallStream
 from spear_wasm.rpc.called_tasks import CalledTasks
 from spear_wasm.rpc.durable_calls import DurableCalls, digest_of, is_durable
 from spear_wasm.rpc.figures import resident_bytes
-from spear_wasm.rpc.following import send_log
+from spear_wasm.rpc.following import relay_log, send_log
 from spear_wasm.rpc.invocations import check_invocation, check_stream
 from spear_wasm.rpc.others import PEER_SECONDS, NoOthers, last_of
 from spear_wasm.rpc.quick_calls import QuickCalls
@@ -36,7 +36,7 @@ from spear_wasm.rpc.waiting import ended, is_kept
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from spear_wasm.host import Host
     from spear_wasm.rpc.call_stream import Context as CallContext
@@ -221,8 +221,8 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             return elsewhere
         execution = await self.durable_calls.find(request.execution_id)
         if execution is None:
-            message = f"there is no execution {shown(request.execution_id)}, or no longer a record of it"
-            return pb.GetExecutionStatusResponse(found=False, message=message)
+            missing = _not_found(request.execution_id)
+            return pb.GetExecutionStatusResponse(found=False, message=missing.message)
         return executions.status_response(
             execution, payload=request.include_result, logs=request.include_logs
         )
@@ -232,15 +232,16 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self, request: pb.FollowLogRequest, context: LogContext
     ) -> None:
         """Send what an execution has logged, and what it logs, until it has ended."""
+        unread_for = self._host.config.execution.unread_for
         if await self._others.of_holder(
-            request.execution_id, lambda there: relay(there.FollowLog(request), context)
+            request.execution_id, lambda there: relay_log(there.FollowLog(request), context, unread_for)
         ):
             return
         durable = self._host.durable.open(request.execution_id)
         if durable is not None:
             await is_kept(durable)
         execution = await self._execution(request.execution_id)
-        await send_log(execution, context, self._host.config.execution.unread_for)
+        await send_log(execution, context, unread_for)
 
     @reporting_errors
     async def CancelExecution(
@@ -397,16 +398,6 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         if request.include_execution_stats:
             response.execution_stats.CopyFrom(reports.execution_stats(figures))
         return response
-
-
-async def relay(
-    parts: AsyncIterable[pb.FollowLogResponse],
-    context: grpc.aio.ServicerContext[object, pb.FollowLogResponse],
-) -> bool:
-    """Send a caller what another worker sends; returns at its end, which is always one."""
-    async for part in parts:
-        await context.write(part)
-    return True
 
 
 def _no_time_limit() -> None:

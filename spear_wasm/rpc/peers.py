@@ -14,11 +14,9 @@ from spear_wasm.api import function_pb2_grpc
 from spear_wasm.errors import ExecutionElsewhere, ServerDraining, WorkerSilent
 from spear_wasm.execution.ids import worker_in
 from spear_wasm.rpc import inside
-from spear_wasm.rpc.executions import LEFT
-from spear_wasm.rpc.figures import WorkerFigures
 from spear_wasm.rpc.others import PEER_SECONDS, Reports
 from spear_wasm.rpc.status import error_of
-from spear_wasm.rpc.waiting import in_thread, is_kept
+from spear_wasm.rpc.waiting import LOOK_AGAIN_SECONDS, in_thread, is_kept, look_again
 
 if TYPE_CHECKING:
     from spear_wasm.execution.listing import ActiveExecution, Wanted
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Asked = TypeVar("Asked")
 Told = TypeVar("Told")
-
-LOOK_AGAIN_SECONDS = 0.02
-"""How often to look for who has an execution now whose worker has died."""
 
 
 def door(folder: int, worker: int) -> str:
@@ -116,7 +111,7 @@ class Peers:
                 found = await self._try(int(elsewhere.metadata["worker"]), there)
             if found is not None:
                 return found
-            await self._look_again()
+            await look_again(self._host.manager)
 
     async def of_holder(
         self,
@@ -128,7 +123,7 @@ class Peers:
             found = await self._try(holder, there)
             if found is not None:
                 return found
-            await self._look_again()
+            await look_again(self._host.manager)
         return None
 
     async def _holder_of(self, execution_id: str) -> int | None:
@@ -168,18 +163,13 @@ class Peers:
                 raise _silent(number) from None
             return None
 
-    async def _look_again(self) -> None:
-        if self._host.manager.is_draining:
-            raise ServerDraining(LEFT)
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
-
     async def page(self, wanted: Wanted, limit: int) -> list[ActiveExecution | ExecutionRecord]:
         """What they have of a list."""
-        return _all_of((await self._gather(inside.PAGE, inside.Page(wanted, limit))).values())
+        return _all_of(await self._gather(inside.PAGE, inside.Page(wanted, limit)))
 
     async def newest_of(self, task_id: str, limit: int) -> list[ActiveExecution | ExecutionRecord]:
         """A task's executions that wait or run there, and the newest that ended."""
-        return _all_of((await self._gather(inside.NEWEST, inside.Newest(task_id, limit))).values())
+        return _all_of(await self._gather(inside.NEWEST, inside.Newest(task_id, limit)))
 
     # Tasks and figures
 
@@ -189,17 +179,10 @@ class Peers:
         return [count for counts in told.values() for count in counts]
 
     async def reports(self, hours: int) -> Reports:
-        """Their figures; nobody is waited for longer than PEER_SECONDS."""
-        numbers = self._numbers()
-        asking = [self._ask(number, inside.REPORT, hours) for number in numbers]
-        found = await asyncio.gather(*asking, return_exceptions=True)
-        reports = Reports([], [])
-        for number, figures in zip(numbers, found, strict=True):
-            if isinstance(figures, WorkerFigures):
-                reports.figures.append(figures)
-            elif not isinstance(figures, _Gone):
-                reports.silent.append(number)
-        return reports
+        """Their figures; nobody is waited for much longer than PEER_SECONDS."""
+        told = await self._ask_all(inside.REPORT, hours)
+        figures = [each for each in told.values() if not isinstance(each, BaseException)]
+        return Reports(figures, [number for number, each in told.items() if isinstance(each, BaseException)])
 
     async def retire(self, retirement: Retirement) -> set[str]:
         """Have them accept nothing more for a task; the ids of the executions that were forgotten with it."""
@@ -212,26 +195,31 @@ class Peers:
 
     async def reinstate(self, task_id: str) -> None:
         """The task is not deleted after all."""
-        await asyncio.gather(
-            *(self._ask(number, inside.REINSTATE, task_id) for number in self._numbers()),
-            return_exceptions=True,
-        )
+        await self._ask_all(inside.REINSTATE, task_id)
 
     # Asking
 
     async def _gather(self, question: Question[Asked, Told], asked: Asked) -> dict[int, Told]:
         """What each of them answers; all have answered, or failed to, when this is over."""
-        numbers = self._numbers()
-        asking = [self._ask(number, question, asked) for number in numbers]
-        found = await asyncio.gather(*asking, return_exceptions=True)
         answers: dict[int, Told] = {}
-        for number, answer in zip(numbers, found, strict=True):
-            if isinstance(answer, _Gone):
-                continue
+        for number, answer in (await self._ask_all(question, asked)).items():
             if isinstance(answer, BaseException):
                 raise answer
             answers[number] = answer
         return answers
+
+    async def _ask_all(
+        self, question: Question[Asked, Told], asked: Asked
+    ) -> dict[int, Told | BaseException]:
+        """What each that has not died answers, or why it does not."""
+        numbers = self._numbers()
+        asking = [self._ask(number, question, asked) for number in numbers]
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        return {
+            number: answer
+            for number, answer in zip(numbers, found, strict=True)
+            if not isinstance(answer, _Gone)
+        }
 
     async def _ask(self, number: int, question: Question[Asked, Told], asked: Asked) -> Told:
         """A worker's answer.
@@ -265,9 +253,8 @@ def _silent(number: int) -> WorkerSilent:
     return WorkerSilent(f"worker {number} does not answer", worker=number)
 
 
-def _all_of(listings: Any) -> list[ActiveExecution | ExecutionRecord]:  # noqa: ANN401
-    found: list[Listing] = list(listings)
-    return [each for listing in found for each in listing.all()]
+def _all_of(told: dict[int, Listing]) -> list[ActiveExecution | ExecutionRecord]:
+    return [each for listing in told.values() for each in listing.all()]
 
 
 _background: set[asyncio.Task[None]] = set()

@@ -7,10 +7,12 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar, cast
 
-from spear_wasm.errors import ExecutionExists, JournalFailed, ServerBusy
+from spear_wasm.errors import ExecutionExists, JournalFailed, ServerBusy, ServerDraining
 from spear_wasm.execution.durable import DurableExecution
 from spear_wasm.execution.execution import Execution
+from spear_wasm.execution.manager import TaskExecutionManager
 from spear_wasm.execution.records import ExecutionRecord
+from spear_wasm.rpc.executions import LEFT
 
 Result = TypeVar("Result")
 
@@ -70,6 +72,21 @@ async def is_kept(durable: DurableExecution) -> bool:
     except (ExecutionExists, JournalFailed):
         return False
     return True
+
+
+LOOK_AGAIN_SECONDS = 0.02
+"""How often to look for who has an execution now whose worker has died."""
+
+
+async def look_again(manager: TaskExecutionManager) -> None:
+    """Wait a moment for whoever takes an execution up.
+
+    Raises:
+        ServerDraining: nobody will before the server is back.
+    """
+    if manager.is_draining:
+        raise ServerDraining(LEFT)
+    await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 class SharedWork:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -150,8 +151,7 @@ class WorkerProcess(ServingProcess):
     async def _until_left(self) -> None:
         """Return when no caller is connected any more, or has had the time to find another worker."""
         stop_listening(self._port)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._seconds_to_leave()):
-                while has_connections(self._port) and not self._hurries.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._hurries.wait(), LOOK_SECONDS)
+        leave_at = time.monotonic() + self._seconds_to_leave()
+        while has_connections(self._port) and not self._hurries.is_set() and time.monotonic() < leave_at:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurries.wait(), LOOK_SECONDS)

@@ -62,11 +62,6 @@ class Place:
     restarts: Restarts = field(default_factory=Restarts)
     restart_at: float | None = None
 
-    @property
-    def workers(self) -> list[Worker]:
-        """Those that are to stay."""
-        return [each for each in (self.worker, self.successor) if each is not None]
-
 
 @dataclass(eq=False, slots=True)
 class _Duty:

@@ -162,6 +162,7 @@ class _Supervisor:
                     self._deadline = time.monotonic() + self._stop_seconds + KILL_AFTER_SECONDS
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     fleet.kill()
+                    self._deadline = time.monotonic() + KILL_AFTER_SECONDS  # once more, should one be left
 
     def _seconds_to_wait(self, fleet: Fleet) -> float | None:
         times = [each for each in (fleet.next_restart, self._deadline) if each is not None]

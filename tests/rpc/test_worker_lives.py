@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -305,6 +306,20 @@ def test_what_waits_on_a_worker_that_retires_goes_on_with_another(moving: Worker
     assert status_of(moving, spinning).result.metrics["attempts"] == "2"
     assert cancel(moving, spinning).final_status == CANCELLED
     assert outcome(moving, waiting).status == COMPLETED
+
+
+def test_workers_that_retire_end_well(moving: WorkersServer) -> None:
+    before = {str(number) for number in moving.pids()}
+    moving.replace_all()
+
+    def ends() -> list[dict[str, Any]]:
+        whole, _, _ = moving.log().rpartition("\n")
+        told = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        return [each for each in told if each["event"] == "worker ended" and str(each["worker"]) in before]
+
+    until(lambda: len(ends()) == 2)
+    assert [each["exit_code"] for each in ends()] == [0, 0]
+    assert "Traceback" not in moving.log()
 
 
 # --- the supervisor ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -109,20 +109,12 @@ class Conversation:
         Raises:
             asyncio.CancelledError: he is gone.
         """
-        content = self._method.encode(message)
-        await self._said(lambda sent: self._rpc.send(content, sent))
-
-    async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Send what comes before all messages, ahead of the first."""
-        await self._said(lambda sent: self._rpc.open(metadata, sent))
-
-    async def _said(self, say: Callable[[Callable[[bool], None]], None]) -> None:
         said: asyncio.Future[None] = self._loop.create_future()
 
         def on_sent(well: bool) -> None:  # noqa: FBT001  as core tells it
             self._loop.call_soon_threadsafe(_settle, said, well)
 
-        say(on_sent)
+        self._rpc.send(self._method.encode(message), on_sent)
         await said
 
     async def abort(

@@ -67,12 +67,6 @@ class Rpc:
 
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), on_close)
 
-    def open(self, metadata: Metadata, sent: Callable[[bool], None]) -> None:
-        """Send the metadata that come before all messages; `sent` is told whether they are on their way."""
-        self._opened = True
-        operation = cygrpc.SendInitialMetadataOperation(tuple(metadata), _NO_FLAGS)
-        self._call.start_server_batch((operation,), lambda event: sent(event.success))
-
     def send(self, message: bytes, sent: Callable[[bool], None]) -> None:
         """Send a message. One at a time; `sent` is told whether the transport has taken it, as the caller reads."""
         operations = [cygrpc.SendMessageOperation(message, _NO_FLAGS), *self._opening()]

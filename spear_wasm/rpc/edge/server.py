@@ -41,6 +41,7 @@ class EdgeServer:
         self._at_once: dict[str, AnswerAtOnce] = {}
         self._methods: dict[str, Method] = {}  # those that were asked for; the polling thread's
         self._conversations: set[asyncio.Task[None]] = set()  # the event loop's
+        self._is_stopping = self._is_closed = False
         self._loop: asyncio.AbstractEventLoop
         self._poller = threading.Thread(target=self._core.poll, name="spear-edge", daemon=True)
 
@@ -73,13 +74,17 @@ class EdgeServer:
         self._poller.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no RPC any more, and end those that are left after so many seconds."""
-        self._core.stop()
+        """Take no RPC any more, and end those that are left after so many seconds; again: then, if that is sooner."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._core.stop()
         await asyncio.to_thread(self._poller.join, grace)
         if self._poller.is_alive():
             self._core.end_all()
             await asyncio.to_thread(self._poller.join)
-        self._core.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._core.close()
         for each in self._conversations:
             each.cancel()
         await asyncio.gather(*self._conversations, return_exceptions=True)
