@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from spear_wasm.api import function_pb2 as pb
+from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.config import Config
 from spear_wasm.errors import CompilerKilled, ServerBusy
 from spear_wasm.execution.execution import Call, Execution
@@ -23,6 +24,7 @@ from tests.rpc.serving import (
     Pending,
     Server,
     code_of,
+    compilations_of,
     fixture,
     limits,
     refused,
@@ -54,19 +56,31 @@ def small(start_server: StartServer) -> Server:
 
 
 class HeldCompilation:
-    """A compilation of a server's, stopped where it has begun."""
+    """A compilation of a server's, held where it has its machine code and asks for room on the disk."""
 
     def __init__(self, server: Server) -> None:
         self._server = psutil.Process(server.process.pid)
-        until(lambda: any("compile_child" in " ".join(each.cmdline()) for each in self._server.children()))
-        (self._child,) = self._server.children()
-        self._child.suspend()
+        self._room = contextlib.ExitStack()
+        self._room.enter_context(FileLocks(server.data_dir).held(Key.ROOM))
+
+    def wait_until_begun(self) -> None:
+        until(lambda: bool(compilations_of(self._server)))
 
     def go_on(self) -> None:
-        self._child.resume()
+        self._room.close()
 
     def kill(self) -> None:
-        self._child.kill()
+        (child,) = compilations_of(self._server)
+        child.kill()
+        self.go_on()
+
+
+@pytest.fixture
+def compilation(small: Server) -> Iterator[HeldCompilation]:
+    """The next one of `small`."""
+    held = HeldCompilation(small)
+    yield held
+    held.go_on()
 
 
 @contextlib.contextmanager
@@ -114,10 +128,10 @@ def streamed_call_of(server: Server) -> Callable[[], object]:
     ids=["sync", "with-a-key", "async", "streamed"],
 )
 def test_a_call_leaves_no_task_where_the_server_fills_up_while_that_is_made(
-    begin: Callable[[Server], Callable[[], object]], small: Server
+    begin: Callable[[Server], Callable[[], object]], small: Server, compilation: HeldCompilation
 ) -> None:
     answer = begin(small)
-    compilation = HeldCompilation(small)
+    compilation.wait_until_begun()
     with full(small):
         compilation.go_on()
         refused(ServerBusy, answer)
@@ -127,9 +141,11 @@ def test_a_call_leaves_no_task_where_the_server_fills_up_while_that_is_made(
     assert small.get_task(TASK).found
 
 
-def test_no_task_is_left_where_all_of_several_calls_for_it_are_refused(small: Server) -> None:
+def test_no_task_is_left_where_all_of_several_calls_for_it_are_refused(
+    small: Server, compilation: HeldCompilation
+) -> None:
     calls = [call_of(small) for _ in range(5)]
-    compilation = HeldCompilation(small)
+    compilation.wait_until_begun()
     with full(small):
         compilation.go_on()
         for call in calls:
@@ -142,25 +158,30 @@ def needing_fuel(server: Server) -> Pending:
     return server.call_later("hostile", "unreachable", task_name=TASK, limits=METERED)
 
 
-def test_a_call_whose_own_code_cannot_be_made_leaves_no_task(small: Server) -> None:
+def test_a_call_whose_own_code_cannot_be_made_leaves_no_task(
+    small: Server, compilation: HeldCompilation
+) -> None:
     call = needing_fuel(small)
-    HeldCompilation(small).kill()
+    compilation.wait_until_begun()
+    compilation.kill()
     refused(CompilerKilled, call.answer)
     assert not small.get_task(TASK).found
 
 
-def test_a_task_stays_that_another_call_has_used_meanwhile(small: Server) -> None:
+def test_a_task_stays_that_another_call_has_used_meanwhile(
+    small: Server, compilation: HeldCompilation
+) -> None:
     call = needing_fuel(small)
-    compilation = HeldCompilation(small)
+    compilation.wait_until_begun()
     used = small.invoke(task_id=TASK, function_name="unreachable")
     compilation.kill()
     refused(CompilerKilled, call.answer)
     assert small.get_task(TASK).task.task_id == used.task_id
 
 
-def test_a_task_stays_that_another_call_still_waits_for(small: Server) -> None:
+def test_a_task_stays_that_another_call_still_waits_for(small: Server, compilation: HeldCompilation) -> None:
     patient = needing_fuel(small)
-    compilation = HeldCompilation(small)
+    compilation.wait_until_begun()
     with full(small):
         refused(ServerBusy, lambda: small.invoke(task_id=TASK, function_name="unreachable"))
         assert small.get_task(TASK).found
@@ -169,14 +190,14 @@ def test_a_task_stays_that_another_call_still_waits_for(small: Server) -> None:
     assert small.get_task(TASK).found
 
 
-def test_a_task_stays_whose_caller_hung_up(small: Server) -> None:
+def test_a_task_stays_whose_caller_hung_up(small: Server, compilation: HeldCompilation) -> None:
     request = pb.InvokeFunctionRequest(
         artifact_spec=pb.ArtifactSpec(artifact_id="hostile", resource_limits=METERED),
         task_name=TASK,
         function_name="unreachable",
     )
     call = small.functions.InvokeFunction.future(request)
-    compilation = HeldCompilation(small)
+    compilation.wait_until_begun()
     call.cancel()
     compilation.go_on()
     until(lambda: small.get_task(TASK).found)
