@@ -29,6 +29,7 @@ from spear_wasm.engine.engine import Engine
 from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.engine.settings import EngineSettings
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.execution.fiber import Run
 from spear_wasm.model import Parameter
 from spear_wasm.runtime import Runtime, RuntimeManager
@@ -159,6 +160,6 @@ def _sleeper(kind: Runtime, linked: LinkedArtifact) -> tuple[GuestSandbox, Run]:
 
     steps = run()
     while sandbox.waits_for is None:
-        linked.engine.ticker.begin_slice()
+        linked.engine.ticker.begin_slice(Pace.FULL)
         next(steps)
     return sandbox, steps

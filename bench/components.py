@@ -30,6 +30,7 @@ from spear_wasm.engine.components.sandbox import ComponentSandbox
 from spear_wasm.engine.engine import Engine
 from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.engine.text import wat_to_wasm
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.engine.wait import Wait
 
 CALC = Path(__file__).parents[1] / "fixtures" / "components" / "calc.wasm"
@@ -142,6 +143,6 @@ def _sleep(waits: list[Wait]) -> Callable[[ComponentSandbox], Generator[Wait, No
 
 
 def _run(sandbox: ComponentSandbox) -> Generator[None, None, None]:
-    sandbox.linked.engine.ticker.begin_slice()
+    sandbox.linked.engine.ticker.begin_slice(Pace.FULL)
     yield from sandbox.instantiate()
     yield from sandbox.call("", "run", ())  # what comes after the wait raises, or it has ended well

@@ -19,6 +19,7 @@ from bench.figure import Figure, median_ratio
 from bench.in_process import Guest, host_with
 from bench.raw_fiber import MODULE, Yardstick
 from spear_wasm.engine.guest_sandbox import GuestSandbox
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.execution.fiber import Fiber, Run
 from spear_wasm.execution.task import Linkage
 from spear_wasm.model import Outcome, Usage
@@ -83,7 +84,7 @@ def sandbox_call(guest: Guest, *, metered: bool) -> Outcome:
     )
     outcome = None
     while outcome is None:
-        outcome = fiber.run_slice()
+        outcome = fiber.run_slice(Pace.SLOW)
     fiber.end(outcome)
     return outcome
 

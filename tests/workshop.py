@@ -21,6 +21,7 @@ from spear_wasm.engine.linked import LinkedArtifact
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Values
 from spear_wasm.engine.settings import WHOLE_MEMORY, EngineSettings
 from spear_wasm.engine.text import wat_to_wasm
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.limits import Limits
 from spear_wasm.model import ModuleInfo
 
@@ -103,7 +104,7 @@ def run_to_end(sandbox: GuestSandbox, steps: Generator[None, None, Returned]) ->
 
 def run_slice(sandbox: GuestSandbox, steps: Generator[None, None, object]) -> None:
     """Run a guest for one slice; StopIteration where it returns in it."""
-    sandbox.linked.engine.ticker.begin_slice()
+    sandbox.linked.engine.ticker.begin_slice(Pace.FULL)
     next(steps)
 
 

@@ -5,8 +5,9 @@ would end the slices of all others. The ticks come from a timer of the operating
 library directly. A thread of ours would have to win the GIL for each of them, at the cost of every call, and
 would come late just when the server is busy.
 
-A tick has its price, too: the C library makes a thread for each. Guests that are expected to be brief hardly
-ever see one, so while there are no others ticks come less often.
+A tick has its price, too: the C library makes a thread for each, and a guest that computes stops for it. Guests that
+are expected to be brief hardly ever see one, and one that keeps nobody waiting need not: while there are no others
+ticks come less often, until somebody is in a hurry.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Protocol
 
 LINGER_SECONDS = 0.05
 """How long a pace is kept that no guest needs: changing it costs more than many ticks."""
-PERIODS_OF_BRIEF = 5
-"""Ticks come so many times less often while all guests are expected to be brief."""
+SLOW_PERIODS = 5
+"""At the slow pace ticks come so many times less often."""
 
 
 class Timer(Protocol):
@@ -39,15 +40,19 @@ class Timer(Protocol):
 
 
 class Pace(IntEnum):
-    """How often ticks come."""
+    """How often ticks come, and so how long slices are."""
 
     REST = 0
     SLOW = 1
+    """For guests that are expected to be brief, and for those that keep nobody waiting."""
     FULL = 2
+    """Each period."""
 
 
 class Ticker:
-    """Runs `timer`, with a tick every `period` seconds, while guests run. Owns a thread that slows it down again.
+    """Runs `timer`, with a tick every `period` seconds or `slow_period`, while guests run.
+
+    Owns a thread that slows it down again.
 
     A slice may be under way all that while: within one long operation, or because no tick has come for it.
     The timer's last call ends it, so no guest is left without a tick.
@@ -55,11 +60,12 @@ class Ticker:
 
     def __init__(self, timer: Timer, period: float) -> None:
         self.period = period
+        self.slow_period = SLOW_PERIODS * period
         self._timer = timer
         # Written by any thread, each time in one step under the GIL. Whoever begins a slice writes when, then
         # reads `_pace`; the thread that slows the timer writes `_pace`, then reads when slices began. Whichever
         # comes second sees the other, so no guest runs without the ticks that it needs.
-        self._last_brief = self._last_full = 0.0
+        self._last_slow = self._last_full = 0.0
         self._pace = Pace.REST
         self._closing = False
         self._lag = 0.0
@@ -73,32 +79,33 @@ class Ticker:
         """Seconds by which ticks come late, smoothed, going by the slices that they ended."""
         return self._lag
 
-    def begin_slice(self) -> None:
-        """A guest is about to run for a slice of one period."""
-        self._last_full = time.monotonic()
-        if self._pace is not Pace.FULL:
-            self._quicken(Pace.FULL)
+    def begin_slice(self, pace: Pace) -> None:
+        """A guest is about to run, and ticks have to come at this pace at least."""
+        if pace is Pace.FULL:
+            self._last_full = time.monotonic()
+        else:
+            self._last_slow = time.monotonic()
+        if self._pace < pace:
+            self._quicken(pace)
 
-    def begin_brief_slice(self) -> None:
-        """A guest is about to run that is expected to end within a period; its slice has a few of them."""
-        self._last_brief = time.monotonic()
-        if self._pace is Pace.REST:
-            self._quicken(Pace.SLOW)
+    def hurry(self) -> None:
+        """Somebody waits for the end of a slice that began at the slow pace: a period from now, it ends."""
+        self.begin_slice(Pace.FULL)
 
-    def slice_was_cut(self, cpu_seconds: float) -> None:
-        """A tick ended a slice of one period in which the guest used so much CPU time."""
+    def slice_was_cut(self, pace: Pace, cpu_seconds: float) -> None:
+        """A tick ended a slice that began at this pace, in which the guest used so much CPU time."""
         # A statistic: an update lost between threads harms nothing.
-        self._lag += (max(0.0, cpu_seconds - self.period) - self._lag) * 0.05
+        self._lag += (max(0.0, cpu_seconds - self._period_at(pace)) - self._lag) * 0.05
 
     def _quicken(self, pace: Pace) -> None:
         with self._lock:
             if self._pace < pace:
-                self._run_timer(pace)
+                self._timer.start(self._period_at(pace))
                 self._pace = pace
         self._started.set()
 
-    def _run_timer(self, pace: Pace) -> None:
-        self._timer.start(self.period if pace is Pace.FULL else self.period * PERIODS_OF_BRIEF)
+    def _period_at(self, pace: Pace) -> float:
+        return self.period if pace is Pace.FULL else self.slow_period
 
     def _slow_down(self) -> None:
         while not self._closing:
@@ -112,7 +119,7 @@ class Ticker:
         long_ago = time.monotonic() - LINGER_SECONDS
         if self._last_full >= long_ago:
             return Pace.FULL
-        return Pace.SLOW if self._last_brief >= long_ago else Pace.REST
+        return Pace.SLOW if self._last_slow >= long_ago else Pace.REST
 
     def _relax(self) -> None:
         with self._lock:
@@ -123,7 +130,7 @@ class Ticker:
                 self._started.clear()
                 self._timer.stop()
             elif self._pace is not before:
-                self._run_timer(self._pace)
+                self._timer.start(self._period_at(self._pace))
 
     def close(self) -> None:
         """Stop the thread and give the timer back. No guest may run any more."""

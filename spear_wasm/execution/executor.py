@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from spear_wasm.engine.outcome import GuestFault
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.fiber import Fiber, FiberState
 from spear_wasm.execution.run_queue import RunQueue
@@ -39,6 +40,9 @@ class Executor:
     as there is any, and guests that are brief with it: the others sleep, who would but take the GIL and our locks from
     it. A guest that may take all of a slice is run beside it; and where what was to take no time does take some, one of
     the others takes over.
+
+    A guest that computes has long slices while nobody waits for its thread. Whoever comes to do so, or wants to end it,
+    makes it hurry.
     """
 
     def __init__(self, threads: int) -> None:
@@ -53,6 +57,8 @@ class Executor:
         """Whether a thread looks after the busy one."""
         self._watched_until: float | None = None
         """When a thread wakes up that watches the timers; None where none does that."""
+        self._computing: set[Fiber] = set()
+        """Guests that run and may take all of their slice."""
         self._closing = False
         self._queue = RunQueue()
         self._chores = ThreadPoolExecutor(1, thread_name_prefix="spear-chores")
@@ -72,10 +78,10 @@ class Executor:
         """
         if on_the_spot:
             fiber.state = FiberState.POLLED
-            outcome = fiber.run_slice(brief=True)
+            outcome = fiber.run_slice(Pace.SLOW)
             # The tick that cuts a slice comes at any time after the guest began: whole slices are measured.
             while outcome is None and _goes_on(fiber):
-                outcome = fiber.run_slice(brief=True)
+                outcome = fiber.run_slice(Pace.SLOW)
             if outcome is not None:
                 with self._lock:
                     fiber.state = FiberState.ENDED
@@ -90,8 +96,11 @@ class Executor:
         """
         with self._lock:
             mine = self._take_for_killing(fiber, fault)
+            is_computing = fiber in self._computing
         if mine:
             self._finish(fiber, fiber.kill(fault))
+        elif is_computing:
+            fiber.hurry()
 
     def _take_for_killing(self, fiber: Fiber, fault: GuestFault) -> bool:
         if fiber.state in {FiberState.RUNNABLE, FiberState.WAITING}:
@@ -209,16 +218,25 @@ class Executor:
                     return action
                 fiber = self._queue.pop()
                 if fiber is not None:
-                    fiber.state = FiberState.POLLED
-                    if fiber.is_brief:
-                        self._be_busy(me)
-                    else:
-                        self._leave_to_others()
-                    return partial(self._run_turn, fiber)
+                    return partial(self._run_turn, fiber, self._pace_of_turn(fiber, me))
                 if self._closing:
                     self._work.notify_all()
                     return None
                 self._watch()
+
+    def _pace_of_turn(self, fiber: Fiber, thread: int) -> Pace:
+        """Let everybody know that a thread runs this fiber next; the pace that is enough for it."""
+        fiber.state = FiberState.POLLED
+        if fiber.is_brief:
+            self._be_busy(thread)
+            return Pace.FULL
+        self._computing.add(fiber)
+        self._leave_to_others()
+        if not self._queue and len(self._computing) < len(self._threads):
+            return Pace.SLOW
+        for each in self._computing:
+            each.hurry()
+        return Pace.FULL
 
     def _be_busy(self, thread: int) -> None:
         self._busy = thread
@@ -254,10 +272,11 @@ class Executor:
         self._work.wait(None if next_time is None else max(0.0, next_time - time.monotonic()))
         self._watched_until = None
 
-    def _run_turn(self, fiber: Fiber) -> None:
+    def _run_turn(self, fiber: Fiber, pace: Pace) -> None:
         before = fiber.cpu_ns
-        outcome = fiber.run_slice()
+        outcome = fiber.run_slice(pace)
         with self._lock:
+            self._computing.discard(fiber)
             fiber.charge(fiber.cpu_ns - before)
         if outcome is None:
             self._put_back(fiber)

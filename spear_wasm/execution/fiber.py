@@ -10,6 +10,7 @@ import structlog
 
 from spear_wasm.engine.guest_sandbox import GuestSandbox
 from spear_wasm.engine.outcome import GuestFault, failure
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.share import Share
 from spear_wasm.execution.timers import Timer
@@ -77,15 +78,11 @@ class Fiber:
         self._cpu_limit_ns = cpu_limit_ms * 1_000_000
         self._on_end = on_end
 
-    def run_slice(self, *, brief: bool = False) -> Outcome | None:
-        """Run the guest for one slice on this thread; its outcome if that was the last one.
-
-        One that is expected to end in it is `brief`.
-        """
-        if brief:
-            self._ticker.begin_brief_slice()
-        else:
-            self._ticker.begin_slice()
+    def run_slice(self, pace: Pace) -> Outcome | None:
+        """Run the guest for one slice on this thread; its outcome if that was the last one."""
+        if 0 < self._cpu_limit_ns < self.cpu_ns + self._ticker.slow_period * 1e9:
+            pace = Pace.FULL  # its end is near
+        self._ticker.begin_slice(pace)
         start = time.thread_time_ns()
         try:
             next(self._run)
@@ -101,13 +98,17 @@ class Fiber:
         self.cpu_ns += used
         self.waits_for = self.sandbox.waits_for if outcome is None else None
         self.is_brief = self.waits_for is not None and self.cpu_ns < BRIEF_CPU_NS
-        if outcome is None and self.waits_for is None and not brief:
-            self._ticker.slice_was_cut(used / 1e9)
+        if outcome is None and self.waits_for is None:
+            self._ticker.slice_was_cut(pace, used / 1e9)
         if outcome is None and self.kill_fault is None and 0 < self._cpu_limit_ns <= self.cpu_ns:
             self.kill_fault = GuestFault(
                 ErrorCode.CPU_TIME_EXCEEDED, f"the guest used its {self._cpu_limit_ns / 1e6:g} ms of CPU time"
             )
         return outcome
+
+    def hurry(self) -> None:
+        """Somebody waits for the end of its present slice."""
+        self._ticker.hurry()
 
     def log_from(self, start: int) -> bytes:
         """What its guest has logged so far, behind that many bytes; nothing once it has ended. On any thread."""

@@ -10,11 +10,11 @@ from contextlib import closing
 import pytest
 
 from spear_wasm.engine.engine import Engine
-from spear_wasm.engine.ticker import LINGER_SECONDS, PERIODS_OF_BRIEF, Ticker
+from spear_wasm.engine.ticker import LINGER_SECONDS, SLOW_PERIODS, Pace, Ticker
 from tests.workshop import PLAIN, Workshop, run_slice, sandbox_of, start
 
 PERIOD = 0.001
-PACES = {PERIOD: "start", PERIODS_OF_BRIEF * PERIOD: "start slowly"}
+PACES = {PERIOD: "start", SLOW_PERIODS * PERIOD: "start slowly"}
 NOT_FOR_LONG = 10.0
 """Seconds that a test waits for what has to happen at once."""
 
@@ -107,20 +107,20 @@ def elsewhere(action: Callable[[], object]) -> threading.Thread:
 
 def test_the_timer_rests_until_a_guest_runs(ticker: Ticker, timer: RecordedTimer) -> None:
     assert timer.calls == []
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     assert timer.calls == ["start"]
 
 
 def test_a_timer_that_runs_is_not_started_again(ticker: Ticker, timer: RecordedTimer) -> None:
     for _ in range(3):
-        ticker.begin_slice()
+        ticker.begin_slice(Pace.FULL)
     assert timer.calls == ["start"]
 
 
 def test_the_timer_is_stopped_when_no_guest_has_run_for_a_while(
     ticker: Ticker, timer: RecordedTimer, time: HeldTime
 ) -> None:
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     time.wake_sleeper()
@@ -128,12 +128,12 @@ def test_the_timer_is_stopped_when_no_guest_has_run_for_a_while(
 
 
 def test_the_next_guest_starts_the_timer_again(ticker: Ticker, timer: RecordedTimer, time: HeldTime) -> None:
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     time.wake_sleeper()
     timer.wait_for("start", "stop")
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     time.wait_for_sleeper()
     timer.wait_for("start", "stop", "start")
 
@@ -142,10 +142,10 @@ def test_guests_that_keep_coming_keep_the_timer_running(
     ticker: Ticker, timer: RecordedTimer, time: HeldTime
 ) -> None:
     for _ in range(5):
-        ticker.begin_slice()
+        ticker.begin_slice(Pace.FULL)
         time.wait_for_sleeper()
         time.now += LINGER_SECONDS / 2
-        ticker.begin_slice()
+        ticker.begin_slice(Pace.FULL)
         time.now += LINGER_SECONDS / 2
         time.wake_sleeper()
     time.wait_for_sleeper()
@@ -154,26 +154,34 @@ def test_guests_that_keep_coming_keep_the_timer_running(
 
 def test_guests_expected_to_be_brief_have_few_ticks(ticker: Ticker, timer: RecordedTimer) -> None:
     for _ in range(3):
-        ticker.begin_brief_slice()
+        ticker.begin_slice(Pace.SLOW)
     assert timer.calls == ["start slowly"]
 
 
 def test_a_guest_that_may_be_long_has_all_ticks_beside_brief_ones(
     ticker: Ticker, timer: RecordedTimer
 ) -> None:
-    ticker.begin_brief_slice()
-    ticker.begin_slice()
-    ticker.begin_brief_slice()
+    ticker.begin_slice(Pace.SLOW)
+    ticker.begin_slice(Pace.FULL)
+    ticker.begin_slice(Pace.SLOW)
+    assert timer.calls == ["start slowly", "start"]
+
+
+def test_a_long_slice_ends_early_for_who_is_in_a_hurry(ticker: Ticker, timer: RecordedTimer) -> None:
+    ticker.begin_slice(Pace.SLOW)
+    ticker.hurry()
+    assert timer.calls == ["start slowly", "start"]
+    ticker.hurry()
     assert timer.calls == ["start slowly", "start"]
 
 
 def test_ticks_are_few_again_when_only_brief_guests_have_run_for_a_while(
     ticker: Ticker, timer: RecordedTimer, time: HeldTime
 ) -> None:
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
-    ticker.begin_brief_slice()
+    ticker.begin_slice(Pace.SLOW)
     time.wake_sleeper()
     timer.wait_for("start", "start slowly")
     time.wait_for_sleeper()
@@ -207,11 +215,11 @@ def test_a_guest_that_comes_while_the_ticker_makes_up_its_mind_keeps_the_timer_r
 
     def guest_comes_before_the_second_look() -> None:
         if next(looks, None) == "second":
-            guests.append(elsewhere(ticker.begin_slice))
+            guests.append(elsewhere(lambda: ticker.begin_slice(Pace.FULL)))
             assert lock.somebody_waits.wait(NOT_FOR_LONG)
 
     monkeypatch.setattr(ticker, "_lock", lock)
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     time.on_reading = guest_comes_before_the_second_look
@@ -231,10 +239,10 @@ def test_a_guest_that_comes_while_the_timer_is_being_stopped_starts_it_again(
     def guest_comes() -> None:
         timer.while_stopping = lambda: None
         time.on_reading = guest_has_come.set
-        guests.append(elsewhere(ticker.begin_slice))
+        guests.append(elsewhere(lambda: ticker.begin_slice(Pace.FULL)))
         assert guest_has_come.wait(NOT_FOR_LONG)
 
-    ticker.begin_slice()
+    ticker.begin_slice(Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     timer.while_stopping = guest_comes
@@ -249,7 +257,7 @@ def test_closing_ends_the_thread_and_gives_the_timer_back(
 ) -> None:
     ticker = Ticker(timer, PERIOD)
     for _ in range(guests):
-        ticker.begin_slice()
+        ticker.begin_slice(Pace.FULL)
         time.wait_for_sleeper()
     time.end_all_sleep()
     ticker.close()
@@ -260,11 +268,13 @@ def test_closing_ends_the_thread_and_gives_the_timer_back(
 
 def test_lag_follows_how_late_ticks_come(ticker: Ticker) -> None:
     assert ticker.lag == 0.0
-    for _ in range(200):
-        ticker.slice_was_cut(PERIOD + 0.5)
+    for _ in range(100):
+        ticker.slice_was_cut(Pace.FULL, PERIOD + 0.5)
+        ticker.slice_was_cut(Pace.SLOW, SLOW_PERIODS * PERIOD + 0.5)
     assert ticker.lag == pytest.approx(0.5, rel=0.01)
-    for _ in range(200):
-        ticker.slice_was_cut(PERIOD / 2)
+    for _ in range(100):
+        ticker.slice_was_cut(Pace.FULL, PERIOD / 2)
+        ticker.slice_was_cut(Pace.SLOW, 2 * PERIOD)
     assert ticker.lag == pytest.approx(0.0, abs=0.01)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.fiber import Fiber, Run
 from spear_wasm.model import Outcome, TypedValue, Usage, ValueType
@@ -21,6 +22,7 @@ PATIENCE = 10.0
 """Seconds after which something that does not happen has failed; nothing waits for it to pass."""
 A_LONG_TIME = 3600.0
 MS = 1_000_000
+SLOW_PERIOD_MS = 5
 
 
 class FakeClock:
@@ -48,8 +50,13 @@ class FakeFiber(Fiber):
         is_brief: bool = False,
         then: Callable[[], None] = lambda: None,
     ) -> None:
+        self.paces: list[Pace] = []
+        self.hurried = threading.Event()
         ticker = SimpleNamespace(
-            begin_slice=lambda: None, begin_brief_slice=lambda: None, slice_was_cut=lambda _: None
+            begin_slice=self.paces.append,
+            hurry=self.hurried.set,
+            slice_was_cut=lambda _pace, _seconds: None,
+            slow_period=SLOW_PERIOD_MS / 1000,
         )
         sandbox = SimpleNamespace(
             doing="",

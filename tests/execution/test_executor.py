@@ -11,11 +11,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from spear_wasm.engine.outcome import GuestFault
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.engine.wait import Wait
 from spear_wasm.execution.executor import Executor
 from spear_wasm.execution.fiber import Run
 from spear_wasm.model import ErrorCode, ExecutionStatus, TypedValue, ValueType
-from tests.execution.fake_fibers import A_LONG_TIME, MS, PATIENCE, FakeClock, FakeFiber, Gate, Guest, held
+from tests.execution.fake_fibers import (
+    A_LONG_TIME,
+    MS,
+    PATIENCE,
+    SLOW_PERIOD_MS,
+    FakeClock,
+    FakeFiber,
+    Gate,
+    Guest,
+    held,
+)
 from tests.workshop import at_once
 
 CANCELLED = GuestFault(ErrorCode.CANCELLED, "the caller changed their mind")
@@ -130,6 +141,64 @@ def test_a_brief_guest_that_takes_long_holds_nobody_up(two_threads: Executor) ->
     assert stuck.outcome().status is ExecutionStatus.COMPLETED
 
 
+def test_a_guest_that_keeps_nobody_waiting_has_long_slices(two_threads: Executor) -> None:
+    fiber = FakeFiber(Guest(slices=3).run())
+    two_threads.start(fiber)
+    fiber.outcome()
+    assert fiber.paces == [Pace.SLOW] * 3
+    assert not fiber.hurried.is_set()
+
+
+def test_slices_are_short_where_no_thread_is_left_for_timers(executor: Executor) -> None:
+    fiber = FakeFiber(Guest(slices=3).run())
+    executor.start(fiber)
+    fiber.outcome()
+    assert fiber.paces == [Pace.FULL] * 3
+
+
+def test_a_long_slice_is_cut_short_when_another_guest_takes_the_last_thread(two_threads: Executor) -> None:
+    gate = Gate()
+    first, second = FakeFiber(Guest(use=gate).run()), FakeFiber(Guest().run())
+    two_threads.start(first)
+    gate.wait_until_reached()
+    two_threads.start(second)
+    assert first.hurried.wait(PATIENCE)
+    second.outcome()
+    assert second.paces == [Pace.FULL]
+    gate.open()
+    first.outcome()
+
+
+def test_slices_are_short_while_other_guests_wait_for_a_turn(two_threads: Executor) -> None:
+    with held(two_threads, threads=2):
+        fibers = [FakeFiber(Guest().run()) for _ in range(2)]
+        for fiber in fibers:
+            two_threads.start(fiber)
+    for fiber in fibers:
+        fiber.outcome()
+    assert Pace.FULL in fibers[0].paces + fibers[1].paces
+
+
+def test_a_guest_that_is_killed_in_a_long_slice_has_to_hurry(two_threads: Executor) -> None:
+    gate = Gate()
+    fiber = FakeFiber(Guest(slices=2, use=gate).run())
+    two_threads.start(fiber)
+    gate.wait_until_reached()
+    assert fiber.paces == [Pace.SLOW]
+    two_threads.kill(fiber, CANCELLED)
+    assert fiber.hurried.is_set()
+    gate.open()
+    assert fiber.outcome().status is ExecutionStatus.CANCELLED
+
+
+def test_the_last_slices_of_a_guests_cpu_time_are_short(two_threads: Executor, clock: FakeClock) -> None:
+    guest = Guest(slices=99, use=lambda: clock.use(SLOW_PERIOD_MS * MS))
+    fiber = FakeFiber(guest.run(), cpu_limit_ms=3 * SLOW_PERIOD_MS - 1)
+    two_threads.start(fiber)
+    assert fiber.outcome().error_code is ErrorCode.CPU_TIME_EXCEEDED
+    assert fiber.paces == [Pace.SLOW, Pace.SLOW, Pace.FULL]
+
+
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_nothing_is_lost_however_guests_timers_and_threads_meet(threads: int) -> None:
     executor = Executor(threads)
@@ -180,7 +249,7 @@ def test_a_guest_is_brief_for_as_long_as_it_waits_before_it_has_used_anything(cl
     fiber.wait_for(Wait())
     seen = []
     for _ in range(3):
-        fiber.run_slice()
+        fiber.run_slice(Pace.FULL)
         seen.append(fiber.is_brief)
     assert seen == [True, False, False]
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from spear_wasm.api import function_pb2 as pb
+from spear_wasm.engine.ticker import Pace
 from spear_wasm.host import Host, open_host
 from spear_wasm.rpc.figures import LATE_TICKS, LOW_DISK_BYTES, Figures
 from spear_wasm.rpc.reports import ServerFigures, health_response
@@ -51,14 +52,14 @@ def test_a_late_clock_is_a_degraded_server_until_it_is_on_time_again(
     ticker = host.engines.get(metered=metered).ticker
     late = 3 * LATE_TICKS * ticker.period
     assert not is_degraded(figures)
-    ticker.slice_was_cut(late)
+    ticker.slice_was_cut(Pace.FULL, late)
     assert not is_degraded(figures), "one late tick is nothing"
     for _ in range(100):
-        ticker.slice_was_cut(late)
+        ticker.slice_was_cut(Pace.FULL, late)
     assert is_degraded(figures)
     assert health_of(figures).message == f"the guests' clock is {ticker.lag * 1000:.1f} ms late"
     for _ in range(100):
-        ticker.slice_was_cut(ticker.period)
+        ticker.slice_was_cut(Pace.FULL, ticker.period)
     assert not is_degraded(figures)
 
 
