@@ -24,11 +24,17 @@ class Admission:
 
     They wait in the line, or beside it: held until they are released, or in the pause between two attempts. Wherever
     they do, they count against `max_pending`, and against their task's share of that. `look_again` is called where one
-    waits for a turn that another worker has.
+    waits for a turn that another worker has; `average_run_seconds` tells how long executions have taken so far.
     """
 
-    def __init__(self, config: TaskExecutionManagerConfig, look_again: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: TaskExecutionManagerConfig,
+        look_again: Callable[[], None],
+        average_run_seconds: Callable[[], float],
+    ) -> None:
         self._look_again = look_again
+        self._average_run_seconds = average_run_seconds
         self._most_waiting = config.max_pending
         self._line: InstanceScheduler[Execution] = InstanceScheduler()
         self._held: set[Execution] = set()
@@ -37,7 +43,7 @@ class Admission:
 
     # Who is let in
 
-    def refuse_if_full(self, task: Task | None, average_run_seconds: float) -> None:
+    def refuse_if_full(self, task: Task | None) -> None:
         """Refuse another execution of a task, or of whichever, where too many wait.
 
         Raises:
@@ -47,17 +53,17 @@ class Admission:
         if waiting >= self._most_waiting:
             raise ServerBusy(
                 f"{waiting} executions wait already, the server's bound",
-                retry_after=self._retry_after(average_run_seconds),
+                retry_after=self._retry_after(),
             )
         if task is not None and is_at_share(task.waiting, self._most_waiting - waiting):
             raise ServerBusy(
                 f"{task.waiting} executions of task {shown(task.name)} wait already, its share of the line",
-                retry_after=self._retry_after(average_run_seconds),
+                retry_after=self._retry_after(),
             )
 
-    def _retry_after(self, average_run_seconds: float) -> float:
+    def _retry_after(self) -> float:
         """About the time in which a quarter of the line will have gone, going by how long runs have taken."""
-        estimate = average_run_seconds * len(self._line) / 4 / max(1, self._room.places_taken)
+        estimate = self._average_run_seconds() * len(self._line) / 4 / max(1, self._room.places_taken)
         return min(max(RETRY_AFTER_SECONDS, estimate), 10.0)
 
     # Who waits

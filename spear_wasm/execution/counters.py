@@ -69,14 +69,14 @@ class Tally:
         self.failed += 1
         self._count_name(function[:MAX_NAME_CHARS])
 
-    def _count_name(self, name: str) -> None:
+    def _count_name(self, name: str, times: int = 1) -> None:
         counts = self.by_function
         named = len(counts) - (OTHERS in counts)
         if name not in counts and named >= MAX_FUNCTIONS:
             # So the names that are called most keep their counts, whatever others come and go.
             rarest = min(counts.keys() - {OTHERS}, key=counts.__getitem__)
             counts[OTHERS] = counts.get(OTHERS, 0) + counts.pop(rarest)
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + times
 
     def add(self, other: Tally) -> None:
         """Include another tally."""
@@ -87,15 +87,17 @@ class Tally:
         self.run_seconds += other.run_seconds
         self.response_seconds += other.response_seconds
         for name, count in other.by_function.items():
-            self.by_function[name] = self.by_function.get(name, 0) + count
+            self._count_name(name, count)
 
 
 class Counters:
     """Tallies since the start, and for each of the last hours. Not locked: ExecutionRegistry's lock guards it."""
 
     def __init__(self) -> None:
-        self.total = Tally()
         self._hours: dict[int, Tally] = {}
+        self._hour = 0  # the present one
+        self._present = Tally()
+        self._past = Tally()  # of all hours before
 
     def count(
         self,
@@ -106,28 +108,37 @@ class Counters:
         now: float,
     ) -> None:
         """An execution of a function ended at `now` (seconds since the epoch)."""
-        self.total.count(status, run_seconds, response_seconds, function)
         self._tally_at(now).count(status, run_seconds, response_seconds, function)
 
     def count_lost(self, function: str, now: float) -> None:
         """An execution of a function is found to have been lost, at `now`."""
-        self.total.count_lost(function)
         self._tally_at(now).count_lost(function)
 
     def _tally_at(self, now: float) -> Tally:
         hour = int(now // 3600)
-        tally = self._hours.get(hour)
-        if tally is None:
-            tally = self._hours[hour] = Tally()
-            for old in [each for each in self._hours if each <= hour - KEPT_HOURS]:
-                del self._hours[old]
-        return tally
+        if hour > self._hour:  # where the clock is set back, the present hour is longer
+            self._begin(hour)
+        return self._present
+
+    def _begin(self, hour: int) -> None:
+        self._past.add(self._present)
+        self._hour, self._present = hour, Tally()
+        self._hours[hour] = self._present
+        for old in [each for each in self._hours if each <= hour - KEPT_HOURS]:
+            del self._hours[old]
+
+    @property
+    def average_run_ms(self) -> float:
+        """Of all that ended since the start."""
+        timed = self._past.timed + self._present.timed
+        return 1000 * (self._past.run_seconds + self._present.run_seconds) / timed if timed else 0.0
 
     def since(self, hours: int, now: float) -> Tally:
         """The tally of the last so many hours, the present one included; 0 means since the start."""
         result = Tally()
         if hours <= 0:
-            result.add(self.total)
+            result.add(self._past)
+            result.add(self._present)
             return result
         first = int(now // 3600) - hours + 1
         for hour, tally in self._hours.items():

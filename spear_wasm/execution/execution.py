@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,10 +83,11 @@ class Execution:
     """
 
     __slots__ = (
-        "_callbacks", "_done", "_followers", "_lock", "accepted", "arguments", "attempts", "before_attempt",
-        "completed_at", "deadline", "ended", "failed", "fiber", "force_new_instance", "function", "id", "in_batch",
-        "kill_fault", "lifecycle", "limits", "memory_reserved", "mode", "on_begin", "outcome", "priority", "ran",
-        "retry", "sandbox_id", "sequence", "started", "started_at", "stream", "task", "timer", "usage",
+        "_budget_seconds", "_callbacks", "_done", "_followers", "_lock", "accepted", "arguments", "attempts",
+        "before_attempt", "completed_at", "deadline", "ended", "failed", "fiber", "force_new_instance", "function",
+        "id", "in_batch", "kill_fault", "lifecycle", "limits", "memory_reserved", "mode", "on_begin", "outcome",
+        "priority", "ran", "retry", "sandbox_id", "sequence", "started", "started_at", "stream", "task", "timer",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -108,9 +110,9 @@ class Execution:
         self.stream = call.stream
         self.before_attempt: Callable[[Callable[[GuestFault | None], None]], None] | None = None
         self.on_begin: Callable[[], None] | None = None
-        self.accepted = time.monotonic()
         budget_ms = min(limits.max_wall_time_ms, call.budget_ms or limits.max_wall_time_ms)
-        self.deadline = self.accepted + budget_ms / 1000
+        self._budget_seconds = budget_ms / 1000
+        self.begin_budget()
         self.lifecycle = Lifecycle()
         self.memory_reserved = 0
         self.sandbox_id = ""
@@ -129,6 +131,11 @@ class Execution:
         self._followers: tuple[Callable[[], None], ...] = ()
         self._callbacks: list[Callable[[Execution], None]] = []
         self._done = False
+
+    def begin_budget(self, latest: float = math.inf) -> None:
+        """Its time begins now, for whoever makes executions before they submit them; it is over at `latest`."""
+        self.accepted = time.monotonic()
+        self.deadline = min(self.accepted + self._budget_seconds, latest)
 
     @property
     def status(self) -> ExecutionStatus:

@@ -56,8 +56,10 @@ class ExecutionRegistry:
         Raises:
             ExecutionExists: it is.
         """
+        if not execution_id:
+            return
         with self._lock:
-            if execution_id and self._is_known(execution_id):
+            if self._is_known(execution_id):
                 raise ExecutionExists(
                     f"execution id {shown(execution_id)} is in use", execution_id=execution_id
                 )
@@ -143,10 +145,9 @@ class ExecutionRegistry:
 
     # What is counted
 
-    @property
     def average_run_seconds(self) -> float:
         """How long those ran that have ended; 0.0 where none has."""
-        return self._counters.total.average_run_ms / 1000
+        return self._counters.average_run_ms / 1000
 
     def active_tasks(self) -> list[str]:
         """Tasks that have an execution waiting or running, by id."""

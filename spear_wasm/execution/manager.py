@@ -58,7 +58,7 @@ class TaskExecutionManager:
         self.preparations = Preparations(executor)
         self._lock = threading.Lock()
         # guards: all below, executions until they are done, and what tasks hold
-        self._admission = Admission(config, self._look_again_for_turns)
+        self._admission = Admission(config, self._look_again_for_turns, executions.average_run_seconds)
         self._looks_again = False
         self._draining = False
         self._all_ended = threading.Condition(self._lock)
@@ -154,7 +154,7 @@ class TaskExecutionManager:
         """
         with self._lock:
             self._refuse_if_draining()
-            self._admission.refuse_if_full(None, self._executions.average_run_seconds)
+            self._admission.refuse_if_full(None)
 
     def _refuse_if_draining(self) -> None:
         if self._draining:
@@ -168,7 +168,7 @@ class TaskExecutionManager:
         self._executions.check_free(execution.id)
         # What an earlier run of the server has accepted is not refused by this one.
         if not execution.sequence:
-            self._admission.refuse_if_full(task, self._executions.average_run_seconds)
+            self._admission.refuse_if_full(task)
         self._executions.enter(execution, suggested_id)
 
     # Waiting and beginning

@@ -143,6 +143,8 @@ class Batch:
         self._answers = [self._response.answers.add() for _ in request.inputs]
         self._room = int(config.max_output)
         self._waiting = deque(range(len(request.inputs)))
+        self._group: deque[tuple[int, Execution]] = deque()
+        """Inputs that are executions already, and have not been submitted."""
         self._began = False
         self._under_way: dict[Execution, int] = {}
         self._held_up = False
@@ -152,12 +154,13 @@ class Batch:
     @property
     def can_feed(self) -> bool:
         """Whether another input may be submitted now."""
-        return bool(self._waiting) and not self._held_up and len(self._under_way) < self._config.max_running
+        waits = self._waiting or self._group
+        return bool(waits) and not self._held_up and len(self._under_way) < self._config.max_running
 
     @property
     def is_over(self) -> bool:
         """Whether every input has its answer."""
-        return not self._waiting and not self._under_way
+        return not self._waiting and not self._group and not self._under_way
 
     async def news(self) -> None:
         """Wait until an execution has ended, or it is time to try again."""
@@ -172,10 +175,8 @@ class Batch:
         """
         until = time.monotonic() + seconds
         while self.can_feed:
-            group = self._next_group()
-            ended = self._submit(group, time.monotonic() + seconds)
-            self._waiting.extendleft(number for number, _ in reversed(group))
-            for number, execution in ended:
+            self._group = self._group or self._next_group()
+            for number, execution in self._submit(time.monotonic() + seconds):
                 self._answer(number, execution)
             if time.monotonic() >= until:
                 break
@@ -198,15 +199,15 @@ class Batch:
             except SpearError as error:
                 self._refuse(number, error)
             else:
-                execution.deadline = min(execution.deadline, self._deadline)
                 group.append((number, execution))
         return group
 
-    def _submit(self, group: deque[tuple[int, Execution]], until: float) -> list[tuple[int, Execution]]:
-        """Submit a group from its front while there is time, and none waits in the line; which of it have ended."""
-        ended = []
+    def _submit(self, until: float) -> list[tuple[int, Execution]]:
+        """Submit the group from its front while there is time, and none waits in the line; which of it have ended."""
+        group, ended = self._group, []
         while group and not self._held_up:
             number, execution = group[0]
+            execution.begin_budget(self._deadline)
             try:
                 self._manager.accept(execution, on_the_spot=True)
             except ServerBusy as busy:

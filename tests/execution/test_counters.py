@@ -56,7 +56,7 @@ def test_averages_are_over_all_that_ended() -> None:
 
 def test_the_present_hour_is_one_of_the_last_hours() -> None:
     counters = Counters()
-    for hours_ago in (0, 1, 2):
+    for hours_ago in (2, 1, 0):
         counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON - hours_ago * HOUR)
     assert [counters.since(hours, NOON + HOUR - 1).ended for hours in (1, 2, 3, 99, 0)] == [1, 2, 3, 3, 3]
     assert counters.since(1, NOON + HOUR).ended == 0
@@ -126,10 +126,29 @@ def test_however_many_names_guests_choose_those_called_most_are_kept() -> None:
     assert sum(tally.by_function.values()) == tally.ended
 
 
+def test_however_many_hours_are_added_up_their_names_are_as_few() -> None:
+    counters = Counters()
+    for number in range(5 * MAX_FUNCTIONS):
+        for name in ("busy", f"once {number}"):
+            counters.count(ExecutionStatus.COMPLETED, 0, 0, name, NOON + number * HOUR)
+    for hours in (0, 10**6):
+        tally = counters.since(hours, NOON)
+        assert len(tally.by_function) <= MAX_FUNCTIONS + 1
+        assert tally.by_function["busy"] == 5 * MAX_FUNCTIONS
+        assert sum(tally.by_function.values()) == tally.ended == 10 * MAX_FUNCTIONS
+
+
+def test_where_the_clock_is_set_back_what_ends_counts_in_the_hour_that_was_the_present_one() -> None:
+    counters = Counters()
+    for hours_ago in (0, 2):
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON - hours_ago * HOUR)
+    assert [counters.since(hours, NOON).ended for hours in (0, 1)] == [2, 2]
+
+
 def test_what_was_lost_has_failed_and_changes_no_average() -> None:
     counters = Counters()
     counters.count(ExecutionStatus.COMPLETED, 1.0, 3.0, "add", 7200.0)
     counters.count_lost("add", 7200.0)
-    for tally in (counters.total, counters.since(1, 7200.0)):
+    for tally in (counters.since(0, 7200.0), counters.since(1, 7200.0)):
         assert (tally.ended, tally.failed, tally.by_function) == (2, 1, {"add": 2})
         assert (tally.average_run_ms, tally.average_response_ms) == (1000, 3000)

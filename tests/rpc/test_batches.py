@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ import pytest
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client.values import Argument
+from spear_wasm.config import Config
 from spear_wasm.errors import (
     BatchTooLarge,
     FunctionNotFound,
@@ -20,6 +23,12 @@ from spear_wasm.errors import (
     ServerDraining,
     TaskNotFound,
 )
+from spear_wasm.execution.execution import BoundCall, Execution
+from spear_wasm.host import open_host
+from spear_wasm.model import Parameter
+from spear_wasm.rpc.batches import Batches
+from spear_wasm.rpc.called_tasks import CalledTasks
+from spear_wasm.rpc.others import NoOthers
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
     PATIENCE,
@@ -149,6 +158,50 @@ def test_the_budget_is_each_one_s_own(server: Server) -> None:
     assert code_of(answers[3]) == "TIMEOUT"
     # Two dozen of them take longer together than one may: six at once of 0.1 s, after each other.
     assert all(value_of(answer) >= 99 for answer in answers[:3] + answers[4:])
+
+
+def test_the_budget_of_one_begins_when_its_turn_comes(server: Server) -> None:
+    one_at_a_time = {"resource_limits": limits(max_concurrency=1)}
+    inputs = [(100,)] * 12
+    answers = run_batch(
+        server, "host_calls", "sleep", inputs, spec=one_at_a_time, context=context(timeout_ms=900)
+    )
+    assert all(value_of(answer) >= 99 for answer in answers)
+
+
+def test_an_input_is_read_once_however_often_its_batch_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def execution(call: BoundCall, parameters: Sequence[Parameter]) -> Execution:
+        read.append(parameters)
+        return make_execution(call, parameters)
+
+    make_execution = BoundCall.execution
+    monkeypatch.setattr(BoundCall, "execution", execution)
+    request = batch_request(
+        [(number, 1) for number in range(40)],
+        artifact_spec=pb.ArtifactSpec(artifact_id="calc"),
+        function_name="add",
+    )
+    with open_host(Config(), tmp_path) as host:
+        with host.artifacts.begin_upload("calc", "", "", 0, {}) as upload:
+            upload.write(fixture("calc"))
+            upload.finish()
+        called_tasks = CalledTasks(host, NoOthers())
+        batches = Batches(host.manager, host.config.batches, slice_seconds=0.0)
+
+        async def answers() -> pb.InvokeBatchResponse:
+            batch = await called_tasks.submit(
+                request.call, lambda: None, lambda call: batches.begin(call, request, None), BoundCall
+            )
+            return await batches.run(batch)
+
+        response = asyncio.run(answers())
+        called_tasks.close()
+    assert [value_of(answer) for answer in response.answers] == list(range(1, 41))
+    assert len(read) == 40
 
 
 def test_a_task_is_made_by_a_batch_whose_first_input_does_not_fit(server: Server) -> None:
