@@ -10,7 +10,7 @@ from spear_wasm.execution.execution import Execution
 from spear_wasm.execution.listing import ActiveExecution, Known, Listed, as_active, cursor_of
 from spear_wasm.model import ExecutionMode, ExecutionStatus
 from spear_wasm.rpc.convert import STATUS_OF, timestamp, write_time
-from spear_wasm.rpc.values import encode_results
+from spear_wasm.rpc.values import write_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,9 +135,8 @@ def _write_result(result: pb.ExecutionResult, execution: Known, *, payload: bool
 
 
 def _write_payload(result: pb.ExecutionResult, outcome: Outcome, usage: Usage) -> None:
-    value = encode_results(outcome.values)
-    if value is not None:
-        result.result.type_url, result.result.value = value.type_url, value.value
+    if outcome.values:  # else there is no result, not an empty one
+        write_results(result.result, outcome.values)
     if usage.stdout or usage.stderr:
         result.stdout, result.stderr = usage.stdout, usage.stderr
 

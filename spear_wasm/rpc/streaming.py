@@ -12,7 +12,7 @@ import structlog
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ReaderStalled
 from spear_wasm.model import TypedValue, ValueType
-from spear_wasm.rpc.values import encode_results
+from spear_wasm.rpc.values import write_results
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -82,11 +82,9 @@ async def _messages(
 
 
 def _chunk(execution_id: str, message: bytes) -> pb.StreamExecutionResult:
-    return pb.StreamExecutionResult(
-        execution_id=execution_id,
-        status=pb.EXECUTION_STATUS_RUNNING,
-        chunk_data=encode_results((TypedValue(ValueType.BYTES, message),)),
-    )
+    chunk = pb.StreamExecutionResult(execution_id=execution_id, status=pb.EXECUTION_STATUS_RUNNING)
+    write_results(chunk.chunk_data, (TypedValue(ValueType.BYTES, message),))
+    return chunk
 
 
 def end_alone(answer: pb.InvokeFunctionResponse) -> pb.StreamExecutionResult:

@@ -105,21 +105,22 @@ _WRAPPER_OF: dict[ValueType, tuple[str, Callable[..., Message]]] = {
 }
 
 
-def encode_results(values: tuple[TypedValue, ...]) -> any_pb2.Any | None:
-    """One result in its wrapper, several in a ListValue, none as None."""
-    if not values:
-        return None
-    if len(values) == 1 and values[0].type is ValueType.JSON:
-        document = _to_value(values[0])
-        return any_pb2.Any(type_url=TYPE_URL + "Value", value=document.SerializeToString())
-    if len(values) == 1:
-        url, wrapper = _WRAPPER_OF[values[0].type]
-        value = values[0].value
-        if values[0].type is ValueType.STRING:
-            return any_pb2.Any(type_url=url, value=wrapper(value=_text_of(value)).SerializeToString())
-        return any_pb2.Any(type_url=url, value=wrapper(value=value).SerializeToString())
-    items = struct_pb2.ListValue(values=[_to_value(value) for value in values])
-    return any_pb2.Any(type_url=TYPE_URL + "ListValue", value=items.SerializeToString())
+def write_results(message: any_pb2.Any, values: tuple[TypedValue, ...]) -> None:
+    """Into an empty message: one result in its wrapper, several in a ListValue; nothing where there is none."""
+    if values:
+        message.type_url, content = _wrapped(values[0]) if len(values) == 1 else _listed(values)
+        message.value = content.SerializeToString()
+
+
+def _wrapped(result: TypedValue) -> tuple[str, Message]:
+    if result.type is ValueType.JSON:
+        return TYPE_URL + "Value", _to_value(result)
+    url, wrapper = _WRAPPER_OF[result.type]
+    return url, wrapper(value=_text_of(result.value) if result.type is ValueType.STRING else result.value)
+
+
+def _listed(results: tuple[TypedValue, ...]) -> tuple[str, Message]:
+    return TYPE_URL + "ListValue", struct_pb2.ListValue(values=map(_to_value, results))
 
 
 def _text_of(value: float | bytes) -> str:

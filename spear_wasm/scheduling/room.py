@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from spear_wasm.scheduling.fair_share import is_at_share
 from spear_wasm.scheduling.instance_scheduler import Verdict
 
 
 class Holding:
-    """What the executions of one task have of the room."""
+    """What some executions have of the room together: those of one task, or of one priority."""
 
     __slots__ = ("memory_bytes", "places")
 
@@ -30,8 +28,7 @@ class Room:
         self.memory_bytes = memory_bytes
         self.places_taken = 0
         self.memory_taken = 0
-        self._places_at: Counter[int] = Counter()  # by priority
-        self._memory_at: Counter[int] = Counter()
+        self._held_at: dict[int, Holding] = {}  # by priority
 
     def try_take(self, holding: Holding, memory_bytes: int, priority: int) -> Verdict:
         """Take a place, and memory to grow to, for an execution of the task that has this holding."""
@@ -47,12 +44,14 @@ class Room:
         self._add(holding, -1, -memory_bytes, priority)
 
     def _add(self, holding: Holding, places: int, memory_bytes: int, priority: int) -> None:
-        holding.places += places
-        holding.memory_bytes += memory_bytes
         self.places_taken += places
         self.memory_taken += memory_bytes
-        self._places_at[priority] += places
-        self._memory_at[priority] += memory_bytes
+        held = self._held_at.get(priority)
+        if held is None:
+            held = self._held_at[priority] = Holding()
+        for each in (holding, held):
+            each.places += places
+            each.memory_bytes += memory_bytes
 
     def _is_at_share(self, holding: Holding, priority: int) -> bool:
         places_free = self.places - self.places_taken
@@ -62,10 +61,7 @@ class Room:
             holding.memory_bytes, memory_free
         ):
             return False
-        return is_at_share(holding.places, places_free + _below(priority, self._places_at)) or is_at_share(
-            holding.memory_bytes, memory_free + _below(priority, self._memory_at)
+        below = [held for each, held in self._held_at.items() if each < priority]
+        return is_at_share(holding.places, places_free + sum(held.places for held in below)) or is_at_share(
+            holding.memory_bytes, memory_free + sum(held.memory_bytes for held in below)
         )
-
-
-def _below(priority: int, held_at: Counter[int]) -> int:
-    return sum(held for each, held in held_at.items() if each < priority)
