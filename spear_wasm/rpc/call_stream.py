@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import grpc
 import structlog
 
 from spear_wasm.api import function_pb2 as pb
@@ -19,10 +20,10 @@ from spear_wasm.rpc.status import reported
 if TYPE_CHECKING:
     from spear_wasm.execution.execution import Execution
     from spear_wasm.host import Host
+    from spear_wasm.rpc.edge import Conversation
 
 log = structlog.get_logger()
 
-Context: TypeAlias = "grpc.aio.ServicerContext[object, pb.InvokeFunctionResponse]"
 Remaining: TypeAlias = Callable[[], "float | None"]
 BeginAtOnce: TypeAlias = "Callable[[pb.InvokeFunctionRequest, Remaining], Execution | None]"
 Invoke: TypeAlias = "Callable[[pb.InvokeFunctionRequest, Remaining], Awaitable[pb.InvokeFunctionResponse]]"
@@ -38,31 +39,42 @@ class Place(NamedTuple):
 
 
 class CallStream:
-    """One stream of calls. For the event loop's thread.
+    """One stream of calls.
+
+    A request is begun on the thread that reads it, and answered by the one that ends its execution: to carry it to an
+    event loop and back would cost more than a short call. The loop has what has to be waited for. So any thread may
+    come here; what the lock guards is done under it, and nothing is asked of the conversation but under it, since
+    nothing may be once `run` has returned.
 
     Requests are read while the calls under way and the answers that nobody has read leave room for more.
     `begin_at_once` gives a request's execution where nothing has to be waited for first, and `invoke` answers any
     other.
     """
 
-    def __init__(self, begin_at_once: BeginAtOnce, invoke: Invoke, host: Host, context: Context) -> None:
+    def __init__(
+        self, begin_at_once: BeginAtOnce, invoke: Invoke, host: Host, conversation: Conversation
+    ) -> None:
         self._begin_at_once = begin_at_once
         self._invoke = invoke
         self._manager = host.manager
         self._bounds = host.config.call_streams
-        self._context = context
+        self._conversation = conversation
         self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()  # the loop's
+        self._slow_calls: set[asyncio.Task[None]] = set()  # the loop's, too
+        self._lock = threading.Lock()
+        # guards: all below
         self._executions: dict[Execution, Place] = {}
-        self._slow_calls: set[asyncio.Task[None]] = set()
-        self._answers: deque[tuple[int, pb.InvokeFunctionResponse]] = deque()
-        """Those that are to be written, each with its size."""
+        self._answers: deque[bytes] = deque()
+        """Those that are to be sent when the one before has been taken."""
+        self._sending_since: float | None = None
+        """When the answer was sent that has not been taken yet; a time.monotonic() value."""
         self._requests = 0
         self._unanswered = 0
         self._bytes = 0
-        self._has_room = asyncio.Event()
-        self._has_news = asyncio.Event()
-        self._reading: asyncio.Task[None] | None = None
-        self._hung_up = False
+        self._waits_for_room = False
+        self._takes_requests = True
+        self._is_hung_up = self._is_closed = False
 
     async def run(self) -> None:
         """Answer every request.
@@ -72,109 +84,155 @@ class CallStream:
             ServerDraining: the server shuts down before the caller has sent all.
             asyncio.CancelledError: the caller has hung up.
         """
-        reading = self._reading = asyncio.create_task(self._read_requests())
-        reading.add_done_callback(lambda _: self._has_news.set())
+        with self._lock:
+            self._read_on()
         try:
-            await self._write_answers(reading)
+            await self._until_over()
         finally:
-            self._end_all(reading)
-        if self._hung_up:
+            self._close()
+        if self._is_hung_up:
             raise ServerDraining("the server is shutting down and reads no more calls")
-        reading.result()
 
-    def hang_up(self) -> None:
-        """Read no more; the stream ends when what was read is answered."""
-        self._hung_up = True
-        if self._reading is not None:
-            self._reading.cancel()
+    async def _until_over(self) -> None:
+        unread_for = self._bounds.unread_for
+        while (patience := unread_for - self._stalled_for()) > 0:
+            try:
+                async with asyncio.timeout(patience):
+                    await self._over.wait()
+            except TimeoutError:
+                continue
+            return
+        log.warning("stream of calls given up: its answers were not read")
+        raise ReaderStalled(f"no answer was read for {unread_for:g} s, and more of them wait")
 
-    def _end_all(self, reading: asyncio.Task[None]) -> None:
-        reading.cancel()
+    def _stalled_for(self) -> float:
+        since = self._sending_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            executions, self._executions = self._executions, {}
         for call in self._slow_calls:
             call.cancel()
-        executions, self._executions = self._executions, {}
         for execution in executions:
             self._manager.cancel(execution, "the caller went away")
 
     # Requests
 
-    async def _read_requests(self) -> None:
-        while True:
-            await self._until_room()
-            request = await self._context.read()
+    def _read_on(self) -> None:
+        """Read the next request if there is room for it. The lock is held."""
+        bounds = self._bounds
+        self._waits_for_room = self._unanswered >= bounds.max_calls or self._bytes >= bounds.max_bytes
+        if not self._waits_for_room and self._takes_requests and not self._is_closed:
+            self._conversation.hear(self._on_request)
+
+    def _on_request(self, request: object, size: int) -> None:
+        with self._lock:
+            if not self._takes_requests:  # it came too late
+                return
             if not isinstance(request, pb.InvokeFunctionRequest):  # there are no more
+                self._take_no_more()
                 return
             self._requests += 1
-            place = Place(self._requests, request.ByteSize())
             self._unanswered += 1
-            self._bytes += place.size
-            self._begin(request, place)
+            self._bytes += size
+            place = Place(self._requests, size)
+        self._begin(request, place)
+        with self._lock:
+            self._read_on()
 
-    async def _until_room(self) -> None:
-        while self._unanswered >= self._bounds.max_calls or self._bytes >= self._bounds.max_bytes:
-            self._has_room.clear()
-            await self._has_room.wait()
+    def _take_no_more(self) -> None:
+        self._takes_requests = False
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if not self._takes_requests and not self._unanswered:
+            self._loop.call_soon_threadsafe(self._over.set)
 
     def _begin(self, request: pb.InvokeFunctionRequest, place: Place) -> None:
         try:
-            execution = self._begin_at_once(request, self._context.time_remaining)
+            execution = self._begin_at_once(request, self._conversation.time_remaining)
         except Exception as error:  # noqa: BLE001  it is the end of this call alone
             self._answer(place, refusal(reported(error, METHOD)))
             return
         if execution is None:
-            call = asyncio.create_task(self._answer_in_time(request, place))
+            self._loop.call_soon_threadsafe(self._begin_slowly, request, place)
+        elif execution.done:
+            self._answer_ended(place, execution)
+        else:
+            self._follow(execution, place)
+
+    def _follow(self, execution: Execution, place: Place) -> None:
+        with self._lock:
+            is_wanted = not self._is_closed
+            if is_wanted:
+                self._executions[execution] = place
+        if is_wanted:
+            execution.add_done_callback(self._on_end)
+        else:
+            self._manager.cancel(execution, "the caller went away")
+
+    def _on_end(self, execution: Execution) -> None:
+        with self._lock:
+            place = self._executions.pop(execution, None)
+        if place is not None:
+            self._answer_ended(place, execution)
+
+    def _begin_slowly(self, request: pb.InvokeFunctionRequest, place: Place) -> None:
+        """On the loop."""
+        if not self._is_closed:
+            call = self._loop.create_task(self._answer_in_time(request, place))
             self._slow_calls.add(call)
             call.add_done_callback(self._slow_calls.discard)
-        elif execution.done:
-            self._answer(place, ended_response(execution))
-        else:
-            self._executions[execution] = place
-            execution.add_done_callback(self._on_end)
 
     async def _answer_in_time(self, request: pb.InvokeFunctionRequest, place: Place) -> None:
         try:
-            answer = await self._invoke(request, self._context.time_remaining)
+            answer = await self._invoke(request, self._conversation.time_remaining)
         except Exception as error:  # noqa: BLE001  as above
             answer = refusal(reported(error, METHOD))
         self._answer(place, answer)
 
-    def _on_end(self, execution: Execution) -> None:
-        """On whatever thread ended it."""
-        self._loop.call_soon_threadsafe(self._ended, execution)
-
-    def _ended(self, execution: Execution) -> None:
-        place = self._executions.pop(execution, None)
-        if place is not None:
-            self._answer(place, ended_response(execution))
-
     # Answers
+
+    def _answer_ended(self, place: Place, execution: Execution) -> None:
+        try:
+            answer = ended_response(execution)
+        except Exception as error:  # noqa: BLE001  as above
+            answer = refusal(reported(error, METHOD))
+        self._answer(place, answer)
 
     def _answer(self, place: Place, answer: pb.InvokeFunctionResponse) -> None:
         answer.request_number = place.number
-        size = answer.ByteSize()
-        self._bytes += size - place.size
-        self._answers.append((size, answer))
-        self._has_news.set()
+        content = answer.SerializeToString()
+        with self._lock:
+            self._bytes += len(content) - place.size
+            self._answers.append(content)
+            if self._sending_since is None:
+                self._send_next()
 
-    async def _write_answers(self, reading: asyncio.Task[None]) -> None:
-        unread_for = self._bounds.unread_for
-        try:
-            async with asyncio.timeout(None) as patience:
-                while self._unanswered or not reading.done():
-                    self._has_news.clear()
-                    while self._answers:
-                        patience.reschedule(self._loop.time() + unread_for)
-                        await self._write(*self._answers.popleft())
-                    patience.reschedule(None)
-                    if self._unanswered or not reading.done():
-                        await self._has_news.wait()
-        except TimeoutError:
-            log.warning("stream of calls given up: its answers were not read")
-            raise ReaderStalled(f"no answer was read for {unread_for:g} s, and more of them wait") from None
+    def _send_next(self) -> None:
+        """Send an answer, if any waits. The lock is held."""
+        if not self._answers or self._is_closed:
+            self._sending_since = None
+            return
+        self._sending_since = time.monotonic()
+        answer = self._answers.popleft()
+        # It is taken when the caller reads.
+        self._conversation.say(answer, lambda: self._on_taken(len(answer)))
 
-    async def _write(self, size: int, answer: pb.InvokeFunctionResponse) -> None:
-        # It returns when the transport has taken the answer, which is when the caller reads.
-        await self._context.write(answer)
-        self._unanswered -= 1
-        self._bytes -= size
-        self._has_room.set()
+    def _on_taken(self, size: int) -> None:
+        with self._lock:
+            self._unanswered -= 1
+            self._bytes -= size
+            self._send_next()
+            if self._waits_for_room:
+                self._read_on()
+            self._end_if_over()
+
+    def hang_up(self) -> None:
+        """Take no more requests; the stream ends when those that were taken are answered."""
+        with self._lock:
+            if self._takes_requests:
+                self._is_hung_up = True
+                self._take_no_more()

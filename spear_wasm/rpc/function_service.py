@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from spear_wasm.host import Host
-    from spear_wasm.rpc.call_stream import Context as CallContext
+    from spear_wasm.rpc.edge import Conversation
     from spear_wasm.rpc.figures import Figures
     from spear_wasm.rpc.following import Context as LogContext
     from spear_wasm.rpc.others import Others
@@ -117,7 +117,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
 
     @reporting_errors
     async def InvokeStream(  # type: ignore[override]  # as for StreamFunction
-        self, requests: object, context: CallContext
+        self, requests: object, context: Conversation
     ) -> None:
         """Run a function for each request, many of them at once, and answer as they end."""
         stream = CallStream(self.quick_calls.begin, self._invoke, self._host, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -32,19 +32,18 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._finished = False
         self._task: asyncio.Task[None] | None = None
+        self._unless_finished = grpc.StatusCode.CANCELLED, ""
 
     def begin(self, request: object) -> asyncio.Task[None]:
         """Have the method's coroutine answer; a `request`, where there is one alone."""
         task = self._task = self._loop.create_task(self._run(request))
-        task.add_done_callback(
-            lambda _: self._finish_with(grpc.StatusCode.CANCELLED)
-        )  # if it has not been finished
+        task.add_done_callback(lambda _: self._finish_with(*self._unless_finished))
         self._rpc.when_closed(self._on_closed)
         return task
 
     def _on_closed(self, gone: bool) -> None:  # noqa: FBT001  as core tells it
-        if gone and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        if gone:
+            self._loop.call_soon_threadsafe(self._give_up)
 
     async def _run(self, request: object) -> None:
         try:
@@ -100,7 +99,7 @@ class Conversation:
             try:
                 heard.set_result(self._method.decode(message))
             except Exception:  # noqa: BLE001  each kind of message has errors of its own
-                self._finish_with(grpc.StatusCode.INTERNAL, NO_MESSAGE)
+                self._refuse_message()
                 heard.cancel()
 
     async def write(self, message: object) -> None:
@@ -116,6 +115,55 @@ class Conversation:
 
         self._rpc.send(self._method.encode(message), on_sent)
         await said
+
+    # For those who answer on whatever thread they are on, and need not wait
+
+    def hear(self, heard: Callable[[object, int], None]) -> None:
+        """Ask for the caller's next message, and how many bytes it is; None after his last.
+
+        One at a time, on any thread, while the coroutine has not returned. `heard` is called on the polling thread; not
+        at all where he is gone.
+        """
+
+        def received(message: bytes | None, well: bool) -> None:  # noqa: FBT001  as core tells it
+            if not well:
+                self._loop.call_soon_threadsafe(self._give_up)
+            elif message is None:
+                heard(None, 0)
+            else:
+                try:
+                    decoded = self._method.decode(message)
+                except Exception:  # noqa: BLE001  each kind of message has errors of its own
+                    self._loop.call_soon_threadsafe(self._refuse_message)
+                else:
+                    heard(decoded, len(message))
+
+        self._rpc.receive(received)
+
+    def say(self, message: bytes, said: Callable[[], None]) -> None:
+        """Send a message; `said` is called on the polling thread when the transport has taken it.
+
+        One at a time, on any thread, while the coroutine has not returned.
+        """
+
+        def sent(well: bool) -> None:  # noqa: FBT001  as core tells it
+            if well:
+                said()
+            else:
+                self._loop.call_soon_threadsafe(self._give_up)
+
+        self._rpc.send(message, sent)
+
+    def _give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _refuse_message(self) -> None:
+        # The RPC is finished when the coroutine has been: until then it may be asked for something.
+        self._unless_finished = grpc.StatusCode.INTERNAL, NO_MESSAGE
+        self._give_up()
+
+    # How it ends
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
