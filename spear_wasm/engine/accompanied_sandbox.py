@@ -70,13 +70,6 @@ class AccompaniedSandbox(Sandbox):
             self._artifact.linker.give_back(linker)
         self._find_own_memory()
 
-    def _run(self, future: int) -> Steps:
-        if capi.call_future_poll(future):
-            capi.call_future_delete(future)
-        else:
-            yield from self._poll_on(future)
-        self._raise_fault()
-
     def _find_companion_memory(self, name: bytes) -> None:
         at = self._companion_at
         capi.instance_export_get(self._context, at, name, len(name), at + _EXTERN_AT)

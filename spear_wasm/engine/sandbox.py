@@ -95,8 +95,12 @@ class Sandbox(GuestSandbox):
         if self.linked.instantiates_at_once:
             self._instantiate_at_once()
         else:
-            yield from self._instantiate_in_slices()
-        self._raise_fault()
+            at = self._address
+            yield from self._run(
+                capi.instance_pre_instantiate_async(
+                    self.linked.pointer, self._context, at, at + TRAP_AT, at + ERROR_AT
+                )
+            )
         self._find_own_memory()
 
     def _instantiate_at_once(self) -> None:
@@ -104,17 +108,8 @@ class Sandbox(GuestSandbox):
         error = capi.instance_pre_instantiate(self.linked.pointer, self._context, at, at + TRAP_AT)
         if error:
             raise self._fault_of(0, error)
+        self._raise_fault()
         self._yield_at_ticks()
-
-    def _instantiate_in_slices(self) -> Steps:
-        at = self._address
-        future = capi.instance_pre_instantiate_async(
-            self.linked.pointer, self._context, at, at + TRAP_AT, at + ERROR_AT
-        )
-        if capi.call_future_poll(future):
-            capi.call_future_delete(future)
-        else:
-            yield from self._poll_on(future)
 
     def _find_own_memory(self) -> None:
         at, name = self._address, self.linked.memory_name
@@ -162,7 +157,7 @@ class Sandbox(GuestSandbox):
             self._context, at + FUNC_AT, at + ARGS_AT, function.param_count,
             at + function.results_at, function.result_count, at + TRAP_AT, at + ERROR_AT,
         )  # fmt: skip
-        # Most end in their first slice, and need no generator of their own to wait for the next.
+        # `_run`, written out: most end in their first slice, and need no generator of their own to wait for the next.
         if capi.call_future_poll(future):
             capi.call_future_delete(future)
         else:
