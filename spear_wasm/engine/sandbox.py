@@ -89,9 +89,7 @@ class Sandbox(GuestSandbox):
         Raises:
             GuestFault: the start function trapped, or the module's own needs exceed the limits.
         """
-        if self.limits is not self.linked.fitting_limits:
-            self._refuse_if_too_large()
-            self.linked.fitting_limits = self.limits
+        self._check_fit()
         if self.linked.instantiates_at_once:
             self._instantiate_at_once()
         else:
@@ -117,6 +115,11 @@ class Sandbox(GuestSandbox):
             self.has_memory = bool(
                 capi.instance_export_get(self._context, at, name, len(name), at + MEMORY_EXTERN_AT)
             )
+
+    def _check_fit(self) -> None:
+        if self.limits is not self.linked.fitting_limits:
+            self._refuse_if_too_large()
+            self.linked.fitting_limits = self.limits
 
     def _refuse_if_too_large(self) -> None:
         module = self.linked.module
