@@ -229,11 +229,7 @@ class ComponentFunctionCall:
             param.take(given, self._label, meter)
             for param, given in zip(self._params, self._by_position(parameters), strict=True)
         ]
-        if meter.bytes > limits.max_input_bytes:
-            raise InvalidRequest(
-                f"the parameters are {meter.bytes} bytes; the limit is {limits.max_input_bytes}",
-                limit="max_input_bytes",
-            )
+        limits.check_input(meter.bytes)
         for number, most, what in (
             (meter.numbers, MAX_NUMBERS, "numbers and bytes in lists"),
             (meter.parts, MAX_PARTS, "other values in lists"),

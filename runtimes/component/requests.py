@@ -44,10 +44,7 @@ def read_request(parameters: Sequence[Parameter], limits: Limits) -> Request:
     size = (
         len(request.content) + len(asked.url) + sum(len(name) + len(value) for name, value in request.headers)
     )
-    if size > limits.max_input_bytes:
-        raise InvalidRequest(
-            f"the request is {size} bytes; the limit is {limits.max_input_bytes}", limit="max_input_bytes"
-        )
+    limits.check_input(size, "the request is")
     return request
 
 

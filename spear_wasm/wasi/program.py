@@ -82,11 +82,7 @@ class Program:
             )
         else:
             call = WasiCall([argv0], _document(others), environment)
-        if call.size > limits.max_input_bytes:
-            raise InvalidRequest(
-                f"the parameters and variables are {call.size} bytes; the limit is {limits.max_input_bytes}",
-                limit="max_input_bytes",
-            )
+        limits.check_input(call.size, "the parameters and variables are")
         return call
 
     def steps(
