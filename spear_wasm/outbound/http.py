@@ -23,6 +23,13 @@ OURS_TO_SAY = frozenset({
     "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """Headers about the connection, which is ours, or where it leads, which the rules decide: guests' are left out."""
+NO_RESPONSE = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+"""What is raised where nobody responds in time, or with what is no response."""
 _DEFAULT_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "spear-wasm"}
 
 
@@ -71,7 +78,7 @@ def opened(
     Raises:
         InvalidRequest: the URL, or one that it is redirected to, is malformed, or a header is not ASCII.
         LocationForbidden: the rules do not allow it, or one that it is redirected to.
-        httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: there is no response.
+        NO_RESPONSE: there is none.
     """
     _check_headers(request.headers)
     url = request.url
