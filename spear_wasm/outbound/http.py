@@ -47,13 +47,18 @@ class Request:
     follows_redirects: bool = True
 
 
+def is_plain(text: str, most: int) -> bool:
+    """Whether a text, of at most so many characters, may be in a URL: printable ASCII without spaces."""
+    return text.isascii() and text.isprintable() and " " not in text and len(text) <= most
+
+
 def check_url(url: str) -> str:
     """The URL itself.
 
     Raises:
         InvalidRequest: it is no http or https URL in plain ASCII, or holds a user's name or password.
     """
-    if not url.isascii() or not url.isprintable() or " " in url or len(url) > MAX_URL_CHARS:
+    if not is_plain(url, MAX_URL_CHARS):
         raise InvalidRequest(f"{shown(url)} is no URL of at most {MAX_URL_CHARS} printable ASCII characters")
     try:
         parts = urlsplit(url)

@@ -12,7 +12,7 @@ from spear_wasm.engine.wait import Wait
 from spear_wasm.errors import LocationForbidden
 from spear_wasm.outbound.client import Exchange, ExchangeFailed, Response, shared_client
 from spear_wasm.outbound.connections import Deadline, GuardedConnections
-from spear_wasm.outbound.http import OURS_TO_SAY, Request
+from spear_wasm.outbound.http import OURS_TO_SAY, Request, is_plain
 from spear_wasm.wasi.preview2.guest import ComponentGuest
 from spear_wasm.wasi.preview2.http_bodies import (
     Content,
@@ -199,7 +199,7 @@ def path_with_query(guest: ComponentGuest, number: int) -> WitValue:
     f"func({_SELF}, path-with-query: option<string>) -> result",
 )
 def set_path_with_query(guest: ComponentGuest, number: int, path: str | None) -> WitValue:
-    if path is not None and not (path.startswith(("/", "?")) and _is_plain(path)):
+    if path is not None and not (path.startswith(("/", "?")) and is_plain(path, MAX_PATH_CHARS)):
         return Err()
     _request(guest, number).path = path
     return Ok()
@@ -227,7 +227,7 @@ def authority(guest: ComponentGuest, number: int) -> WitValue:
     "[method]outgoing-request.set-authority", f"func({_SELF}, authority: option<string>) -> result"
 )
 def set_authority(guest: ComponentGuest, number: int, wanted: str | None) -> WitValue:
-    if wanted is not None and (not _is_plain(wanted) or set(wanted) & set("/?#@")):
+    if wanted is not None and (not is_plain(wanted, MAX_PATH_CHARS) or set(wanted) & set("/?#@")):
         return Err()
     _request(guest, number).authority = wanted
     return Ok()
@@ -240,10 +240,6 @@ def request_headers(guest: ComponentGuest, number: int) -> WitValue:
 
 def _request(guest: ComponentGuest, number: int) -> OutgoingRequest:
     return guest.resources.get(number, OutgoingRequest)
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text and len(text) <= MAX_PATH_CHARS
 
 
 @HTTP.function("[constructor]request-options", "func() -> own<request-options>")
