@@ -14,7 +14,7 @@ from spear_wasm.artifacts.upload import Upload
 from spear_wasm.config import FetchConfig
 from spear_wasm.errors import ArtifactNotFound, FetchFailed, InvalidRequest, LocationForbidden
 from spear_wasm.outbound.connections import Deadline, GuardedConnections
-from spear_wasm.outbound.http import MAX_URL_CHARS, NO_RESPONSE, Request, check_url, opened
+from spear_wasm.outbound.http import MAX_URL_CHARS, NO_RESPONSE, PORTS, Request, check_url, opened
 
 Chunks: TypeAlias = Iterable[bytes]
 
@@ -43,12 +43,13 @@ class Fetcher:
         scheme = _scheme_of(location)
         if scheme == "file":
             path_in(location)
-        elif scheme in {"http", "https"}:
+            is_allowed, key = bool(self._config.directories), "fetch.directories"
+        elif scheme in PORTS:
             check_url(location)
+            is_allowed, key = bool(self._config.hosts), "fetch.hosts"
         else:
             raise InvalidRequest(f"location {quoted(location)} is no file://, http:// or https:// URL")
-        if not (self._config.directories if scheme == "file" else self._config.hosts):
-            key = "fetch.directories" if scheme == "file" else "fetch.hosts"
+        if not is_allowed:
             raise LocationForbidden(
                 f"this server fetches no artifacts from {scheme}:// locations; the operator allows it with {key}, "
                 "or upload the module and name it by artifact_id",
