@@ -14,9 +14,8 @@ from spear_wasm.outbound.client import Exchange, ExchangeFailed, Response, share
 from spear_wasm.outbound.connections import Deadline, GuardedConnections
 from spear_wasm.outbound.http import OURS_TO_SAY, Request, is_plain
 from spear_wasm.wasi.preview2.guest import ComponentGuest
-from spear_wasm.wasi.preview2.http_bodies import (
+from spear_wasm.wasi.preview2.http_messages import (
     Content,
-    IncomingBody,
     IncomingMessage,
     OutgoingBody,
     OutgoingMessage,
@@ -170,12 +169,6 @@ def new_request(guest: ComponentGuest, headers: int) -> WitValue:
     return guest.resources.add(OutgoingRequest(guest, guest.resources.take(headers, Fields)))
 
 
-@HTTP.function("[method]outgoing-request.body", f"func({_SELF}) -> result<own<outgoing-body>>")
-def request_body(guest: ComponentGuest, number: int) -> WitValue:
-    body = _request(guest, number).body()
-    return Err() if body is None else Ok(guest.resources.add(body))
-
-
 @HTTP.function("[method]outgoing-request.method", f"func({_SELF}) -> {METHOD}")
 def method(guest: ComponentGuest, number: int) -> WitValue:
     return _request(guest, number).method
@@ -231,11 +224,6 @@ def set_authority(guest: ComponentGuest, number: int, wanted: str | None) -> Wit
         return Err()
     _request(guest, number).authority = wanted
     return Ok()
-
-
-@HTTP.function("[method]outgoing-request.headers", f"func({_SELF}) -> own<fields>")
-def request_headers(guest: ComponentGuest, number: int) -> WitValue:
-    return guest.resources.add(_request(guest, number).fields.view())
 
 
 def _request(guest: ComponentGuest, number: int) -> OutgoingRequest:
@@ -322,17 +310,6 @@ _RESPONSE = "self: borrow<incoming-response>"
 @HTTP.function("[method]incoming-response.status", f"func({_RESPONSE}) -> u16")
 def status(guest: ComponentGuest, number: int) -> WitValue:
     return guest.resources.get(number, IncomingResponse).status
-
-
-@HTTP.function("[method]incoming-response.headers", f"func({_RESPONSE}) -> own<fields>")
-def response_headers(guest: ComponentGuest, number: int) -> WitValue:
-    return guest.resources.add(guest.resources.get(number, IncomingResponse).fields.view())
-
-
-@HTTP.function("[method]incoming-response.consume", f"func({_RESPONSE}) -> result<own<incoming-body>>")
-def consume(guest: ComponentGuest, number: int) -> WitValue:
-    content = guest.resources.get(number, IncomingResponse).consume()
-    return Err() if content is None else Ok(guest.resources.add(IncomingBody(content)))
 
 
 HTTP_CLIENT = (HTTP, OUTGOING_HANDLER)
