@@ -207,6 +207,7 @@ class ComponentFunctionCall:
         self._label = shown(_plain(info.name), 100).strip("'")
         function = parse_function(info.type)
         self._params = [_Param(name, kind, info.interface, exports) for name, kind in function.params]
+        self._needed = {param.name for param in self._params if not param.may_be_left_out}
         result = function.result
         if result is not None and holds_resource(result):
             raise _Uncallable(f"it returns a handle ({result}), which cannot leave its sandbox")
@@ -229,11 +230,7 @@ class ComponentFunctionCall:
             param.take(given, self._label, meter)
             for param, given in zip(self._params, self._by_position(parameters), strict=True)
         ]
-        if meter.bytes > limits.max_input_bytes:
-            raise InvalidRequest(
-                f"the parameters are {meter.bytes} bytes; the limit is {limits.max_input_bytes}",
-                limit="max_input_bytes",
-            )
+        limits.check_input(meter.bytes)
         for number, most, what in (
             (meter.numbers, MAX_NUMBERS, "numbers and bytes in lists"),
             (meter.parts, MAX_PARTS, "other values in lists"),
@@ -246,7 +243,8 @@ class ComponentFunctionCall:
         return values
 
     def _by_position(self, parameters: Sequence[Parameter]) -> Sequence[Parameter | None]:
-        if any(parameter.name for parameter in parameters):
+        # None at all are as good as named: where all of them are options, they are left out.
+        if any(parameter.name for parameter in parameters) or not (parameters or self._needed):
             return self._by_name(parameters)
         if len(parameters) != len(self._params):
             raise InvalidRequest(
@@ -256,10 +254,8 @@ class ComponentFunctionCall:
 
     def _by_name(self, parameters: Sequence[Parameter]) -> Sequence[Parameter | None]:
         named = {parameter.name: parameter for parameter in parameters}
-        needed = {param.name for param in self._params if not param.may_be_left_out}
-        if len(named) != len(parameters) or not needed <= named.keys() <= {
-            each.name for each in self._params
-        }:
+        known = {param.name for param in self._params}
+        if len(named) != len(parameters) or not self._needed <= named.keys() <= known:
             given = ", ".join(parameter.name or "(unnamed)" for parameter in parameters)
             raise InvalidRequest(
                 f"{self._label} has the parameters {self._listed()}; given are {shown(given, 300)}"

@@ -63,7 +63,7 @@ class NumericFunction:
     ) -> Numbers:
         """The numbers, by position."""
         refuse_environment_of_call(environment)
-        _check_input(self._input_bytes, limits)
+        limits.check_input(self._input_bytes)
         return tuple(map(to_number, self._by_position(parameters), self._param_types, self._labels))
 
     def _by_position(self, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
@@ -108,7 +108,7 @@ class BytesFunction:
                 f"{shown(self.signature.name)} takes one parameter of bytes, not {len(parameters)}"
             )
         content = to_bytes(parameters[0], "the input") if parameters else b""
-        _check_input(len(content), limits)
+        limits.check_input(len(content))
         return content
 
     def steps(self, sandbox: Sandbox, arguments: object) -> Results:
@@ -183,13 +183,6 @@ def _has_allocator(module: ModuleInfo) -> bool:
         and module.memory_export == MEMORY
         and module.has_function(ALLOCATOR, ALLOCATOR_TYPE)
     )
-
-
-def _check_input(size: int, limits: Limits) -> None:
-    if size > limits.max_input_bytes:
-        raise InvalidRequest(
-            f"the parameters are {size} bytes; the limit is {limits.max_input_bytes}", limit="max_input_bytes"
-        )
 
 
 def _as_i32(length: int) -> int:

@@ -91,6 +91,17 @@ class Limits:
             raise InvalidRequest("max_concurrency belongs to a task, not to a call; set it in artifact_spec")
         return _override(self, asked, self, whose="the task's limit")
 
+    def check_input(self, size: int, what: str = "the parameters are") -> None:
+        """Whether a call may bring so many bytes, which `what` names in a message.
+
+        Raises:
+            InvalidRequest: they are more than `max_input_bytes`.
+        """
+        if size > self.max_input_bytes:
+            raise InvalidRequest(
+                f"{what} {size} bytes; the limit is {self.max_input_bytes}", limit="max_input_bytes"
+            )
+
 
 UNLIMITED_AT_ZERO = frozenset({"max_fuel", "max_cpu_time_ms"})
 """Limits that need not be there: wall time bounds a guest anyway."""

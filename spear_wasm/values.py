@@ -20,7 +20,7 @@ NUMERIC_TYPES = frozenset({ValueType.I32, ValueType.I64, ValueType.F32, ValueTyp
 TYPE_NAMES = frozenset({"", "i32", "i64", "f32", "f64", "string", "bytes", "json"})
 """What a caller may say a parameter's type is; empty: the signature decides."""
 
-_INTEGER_TEXT = re.compile(r"[+-]?\d{1,25}", re.ASCII)
+_WHOLE_TEXT = re.compile(r"[+-]?\d{1,25}", re.ASCII)
 _FLOAT_TEXT = re.compile(
     r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,5})?|[+-]?inf|nan", re.ASCII
 )
@@ -65,16 +65,24 @@ def check_type_name(parameter: Parameter, where: str) -> None:
 
 
 def _to_integer(value: Json | bytes, wanted: ValueType, where: str) -> int:
-    if (isinstance(value, str) and _INTEGER_TEXT.fullmatch(value)) or (
-        isinstance(value, float) and value.is_integer()
-    ):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = whole_of(value)
+    if number is None:
         raise InvalidRequest(f"{where} must be an integer ({wanted}), not {shown(value)}")
     bits = _BITS[wanted]
-    if not -(1 << (bits - 1)) <= value < 1 << bits:
-        raise InvalidRequest(f"{where} is {shown(value)}; {wanted} takes -2^{bits - 1} to 2^{bits}-1")
-    return value - (1 << bits) if value >> (bits - 1) == 1 else value
+    if not -(1 << (bits - 1)) <= number < 1 << bits:
+        raise InvalidRequest(f"{where} is {shown(number)}; {wanted} takes -2^{bits - 1} to 2^{bits}-1")
+    return number - (1 << bits) if number >> (bits - 1) == 1 else number
+
+
+def whole_of(value: object) -> int | None:
+    """The whole number that a value stands for, or that its text does; None where it is none."""
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else value
+    if (isinstance(value, str) and _WHOLE_TEXT.fullmatch(value)) or (
+        isinstance(value, float) and value.is_integer()
+    ):
+        return int(value)
+    return None
 
 
 def _to_float(value: Json | bytes, wanted: ValueType, where: str) -> float:

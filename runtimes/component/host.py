@@ -37,12 +37,11 @@ RUN, PROGRAM = "run", "wasi:cli/run"
 
 @dataclass(frozen=True, slots=True)
 class ComponentSettings:
-    """What a task gives its guests, and how it calls those that are programs; `reuses` their sandboxes."""
+    """What a task gives its guests, and how it calls those that are programs."""
 
     grants: Grants
     http: HttpGrant
     program: ProgramSettings
-    reuses: bool
 
 
 class Components:
@@ -74,7 +73,6 @@ class Components:
             Grants.parse(environment, wishes, allowed),
             HttpGrant.parse(wishes, allowed),
             ProgramSettings.parse(wishes),
-            wishes.flag("reuse"),
         )
 
     def bind(self, module: ModuleInfo, function: str, settings: object) -> CallableFunction | None:
@@ -84,7 +82,7 @@ class Components:
         if exported is not None:
             return exported
         if function == PROGRAM_START and (interface := _interface(component, PROGRAM)):
-            return _program(interface, wanted)
+            return _program(interface, wanted.program)
         if function == HANDLE and (interface := _interface(component, HANDLER)):
             return HttpHandler(interface)
         return None
@@ -102,18 +100,14 @@ class Components:
         return prepare
 
 
-def _program(interface: str, settings: ComponentSettings) -> Program:
-    if settings.reuses:
-        raise InvalidRequest(
-            "runtime_config.reuse is true; a program is over when it has run, and cannot be called again",
-            key="reuse",
-        )
+def _program(interface: str, settings: ProgramSettings) -> Program:
+    settings.refuse_reuse()
 
     def run(sandbox: ComponentSandbox) -> Generator[None, None, int]:
         result = yield from sandbox.call(interface, RUN, ())
         return int(isinstance(cast("Ok | Err", result), Err))
 
-    return TextProgram(settings.program, run)
+    return TextProgram(settings, run)
 
 
 class TextProgram(Program):

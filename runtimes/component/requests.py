@@ -12,6 +12,7 @@ import msgspec
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.limits import Limits
 from spear_wasm.model import Parameter
+from spear_wasm.outbound.http import is_plain
 from spear_wasm.values import check_type_name, shown, to_bytes
 from spear_wasm.wasi.preview2.http_answering import Request
 from spear_wasm.wasi.preview2.http_types import MAX_FIELDS_BYTES, TOKEN, Field, size_of
@@ -44,10 +45,7 @@ def read_request(parameters: Sequence[Parameter], limits: Limits) -> Request:
     size = (
         len(request.content) + len(asked.url) + sum(len(name) + len(value) for name, value in request.headers)
     )
-    if size > limits.max_input_bytes:
-        raise InvalidRequest(
-            f"the request is {size} bytes; the limit is {limits.max_input_bytes}", limit="max_input_bytes"
-        )
+    limits.check_input(size, "the request is")
     return request
 
 
@@ -103,7 +101,7 @@ def _checked(asked: AskedByCaller, content: bytes) -> Request:
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    if not url.isascii() or not url.isprintable() or " " in url or len(url) > MAX_URL_CHARS:
+    if not is_plain(url, MAX_URL_CHARS):
         raise InvalidRequest(f"{shown(url)} is no URL of at most {MAX_URL_CHARS} printable ASCII characters")
     if url.startswith("/"):
         return "http", AUTHORITY, url.partition("#")[0]

@@ -94,11 +94,7 @@ class PluginFunction:
                 f"{shown(self.signature.name)} takes one parameter of bytes, not {len(parameters)}"
             )
         content = to_bytes(parameters[0], "the input") if parameters else b""
-        if len(content) > limits.max_input_bytes:
-            raise InvalidRequest(
-                f"the parameters are {len(content)} bytes; the limit is {limits.max_input_bytes}",
-                limit="max_input_bytes",
-            )
+        limits.check_input(len(content))
         return content
 
     def steps(self, sandbox: Sandbox, arguments: object) -> Results:

@@ -13,7 +13,6 @@ from typing import cast
 from spear_wasm.config import RuntimeConfig
 from spear_wasm.engine.host_calls import HostFunction
 from spear_wasm.engine.sandbox import ExportedFunction, Sandbox, Steps
-from spear_wasm.errors import InvalidRequest
 from spear_wasm.host_interface import HostInterface
 from spear_wasm.model import PROGRAM_START, FunctionType, ModuleInfo, Signature
 from spear_wasm.spear_interface import SPEAR_FUNCTIONS
@@ -64,12 +63,8 @@ class WasiCommandRuntime:
         self, module: ModuleInfo, environment: Mapping[str, str], wishes: Wishes, allowed: RuntimeConfig
     ) -> CommandSettings:
         """What it is granted, its name, and how it is told its parameters."""
-        if wishes.flag("reuse"):
-            raise InvalidRequest(
-                "runtime_config.reuse is true; a program is over when it has run, and cannot be called again",
-                key="reuse",
-            )
         program = ProgramSettings.parse(wishes)
+        program.refuse_reuse()
         return CommandSettings(Grants.parse(environment, wishes, allowed), program)
 
     def bind(self, module: ModuleInfo, function: str, settings: object) -> Program | None:

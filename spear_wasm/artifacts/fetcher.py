@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-import httpcore
-
 from spear_wasm.artifacts.catalog import StoredArtifact
 from spear_wasm.artifacts.local_files import chunks_of, file_opened, path_in
 from spear_wasm.artifacts.references import quoted
@@ -16,17 +14,11 @@ from spear_wasm.artifacts.upload import Upload
 from spear_wasm.config import FetchConfig
 from spear_wasm.errors import ArtifactNotFound, FetchFailed, InvalidRequest, LocationForbidden
 from spear_wasm.outbound.connections import Deadline, GuardedConnections
-from spear_wasm.outbound.http import MAX_URL_CHARS, Request, check_url, opened
+from spear_wasm.outbound.http import MAX_URL_CHARS, NO_RESPONSE, PORTS, Request, check_url, opened
 
 Chunks: TypeAlias = Iterable[bytes]
 
 _GONE = frozenset({404, 410})
-_FAILURES = (
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpcore.UnsupportedProtocol,
-)
 
 
 class Fetcher:
@@ -51,12 +43,13 @@ class Fetcher:
         scheme = _scheme_of(location)
         if scheme == "file":
             path_in(location)
-        elif scheme in {"http", "https"}:
+            is_allowed, key = bool(self._config.directories), "fetch.directories"
+        elif scheme in PORTS:
             check_url(location)
+            is_allowed, key = bool(self._config.hosts), "fetch.hosts"
         else:
             raise InvalidRequest(f"location {quoted(location)} is no file://, http:// or https:// URL")
-        if not (self._config.directories if scheme == "file" else self._config.hosts):
-            key = "fetch.directories" if scheme == "file" else "fetch.hosts"
+        if not is_allowed:
             raise LocationForbidden(
                 f"this server fetches no artifacts from {scheme}:// locations; the operator allows it with {key}, "
                 "or upload the module and name it by artifact_id",
@@ -121,7 +114,7 @@ class Fetcher:
 def _failures_named(location: str) -> Iterator[None]:
     try:
         yield
-    except _FAILURES as error:
+    except NO_RESPONSE as error:
         raise FetchFailed(
             f"{quoted(location)} could not be fetched: {str(error) or type(error).__name__}"
         ) from error

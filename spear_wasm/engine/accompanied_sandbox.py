@@ -52,9 +52,7 @@ class AccompaniedSandbox(Sandbox):
         Raises:
             GuestFault: the start function trapped, or the needs of both exceed the limits.
         """
-        if self.limits is not self.linked.fitting_limits:
-            self._refuse_if_too_large()
-            self.linked.fitting_limits = self.limits
+        self._check_fit()
         at, trap, error = self._address, self._address + TRAP_AT, self._address + ERROR_AT
         companion, beside = self._artifact.companion, self._companion_at
         yield from self._run(
@@ -69,13 +67,6 @@ class AccompaniedSandbox(Sandbox):
         finally:
             self._artifact.linker.give_back(linker)
         self._find_own_memory()
-
-    def _run(self, future: int) -> Steps:
-        if capi.call_future_poll(future):
-            capi.call_future_delete(future)
-        else:
-            yield from self._poll_on(future)
-        self._raise_fault()
 
     def _find_companion_memory(self, name: bytes) -> None:
         at = self._companion_at

@@ -84,7 +84,6 @@ class AccompaniedModule(LinkedArtifact):
         weakref.finalize(self, self.linker.close)
         self.calls_host = bool(functions) or self.companion.calls_host
         self.widest_call = max(module.widest_call, self.companion.widest_call)
-        self.memory_name = module.memory_export.encode() if module.memory_export is not None else None
 
     def new_sandbox(self, limits: Limits) -> AccompaniedSandbox:
         """A sandbox without an instance."""

@@ -127,7 +127,6 @@ class LinkedModule(LinkedArtifact):
             raise UnlinkableArtifact(f"the module's imports do not fit: {error}") from error
         weakref.finalize(self, capi.instance_pre_delete, self.pointer)
         self.widest_call = module.widest_call
-        self.memory_name = module.memory_export.encode() if module.memory_export is not None else None
 
     def new_sandbox(self, limits: Limits) -> Sandbox:
         """A sandbox without an instance."""

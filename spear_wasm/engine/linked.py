@@ -27,11 +27,11 @@ class LinkedArtifact(ABC):
     calls_host: bool
     instantiates_at_once = False
     widest_call: int
-    memory_name: bytes | None
 
     def __init__(self, engine: Engine, module: ModuleInfo) -> None:
         self.engine = engine
         self.module = module
+        self.memory_name = None if module.memory_export is None else module.memory_export.encode()
         self.fitting_limits: Limits | None = None
         """The limits that a sandbox was last found to fit in as it starts; calls of a task mostly share theirs."""
         self.spare_buffers: deque[ctypes.Array[ctypes.c_char]] = deque(maxlen=64)

@@ -89,14 +89,16 @@ class Sandbox(GuestSandbox):
         Raises:
             GuestFault: the start function trapped, or the module's own needs exceed the limits.
         """
-        if self.limits is not self.linked.fitting_limits:
-            self._refuse_if_too_large()
-            self.linked.fitting_limits = self.limits
+        self._check_fit()
         if self.linked.instantiates_at_once:
             self._instantiate_at_once()
         else:
-            yield from self._instantiate_in_slices()
-        self._raise_fault()
+            at = self._address
+            yield from self._run(
+                capi.instance_pre_instantiate_async(
+                    self.linked.pointer, self._context, at, at + TRAP_AT, at + ERROR_AT
+                )
+            )
         self._find_own_memory()
 
     def _instantiate_at_once(self) -> None:
@@ -104,17 +106,8 @@ class Sandbox(GuestSandbox):
         error = capi.instance_pre_instantiate(self.linked.pointer, self._context, at, at + TRAP_AT)
         if error:
             raise self._fault_of(0, error)
+        self._raise_fault()
         self._yield_at_ticks()
-
-    def _instantiate_in_slices(self) -> Steps:
-        at = self._address
-        future = capi.instance_pre_instantiate_async(
-            self.linked.pointer, self._context, at, at + TRAP_AT, at + ERROR_AT
-        )
-        if capi.call_future_poll(future):
-            capi.call_future_delete(future)
-        else:
-            yield from self._poll_on(future)
 
     def _find_own_memory(self) -> None:
         at, name = self._address, self.linked.memory_name
@@ -122,6 +115,11 @@ class Sandbox(GuestSandbox):
             self.has_memory = bool(
                 capi.instance_export_get(self._context, at, name, len(name), at + MEMORY_EXTERN_AT)
             )
+
+    def _check_fit(self) -> None:
+        if self.limits is not self.linked.fitting_limits:
+            self._refuse_if_too_large()
+            self.linked.fitting_limits = self.limits
 
     def _refuse_if_too_large(self) -> None:
         module = self.linked.module
@@ -162,7 +160,7 @@ class Sandbox(GuestSandbox):
             self._context, at + FUNC_AT, at + ARGS_AT, function.param_count,
             at + function.results_at, function.result_count, at + TRAP_AT, at + ERROR_AT,
         )  # fmt: skip
-        # Most end in their first slice, and need no generator of their own to wait for the next.
+        # `_run`, written out: most end in their first slice, and need no generator of their own to wait for the next.
         if capi.call_future_poll(future):
             capi.call_future_delete(future)
         else:

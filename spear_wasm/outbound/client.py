@@ -13,18 +13,10 @@ import httpcore
 
 from spear_wasm.errors import InvalidRequest, LocationForbidden
 from spear_wasm.outbound.connections import GuardedConnections
-from spear_wasm.outbound.http import Request, opened
+from spear_wasm.outbound.http import NO_RESPONSE, Request, opened
 
 MAX_REDIRECTS = 5
-_FAILURES = (
-    InvalidRequest,
-    LocationForbidden,
-    UnicodeError,
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpcore.UnsupportedProtocol,
-)
+_FAILURES = (InvalidRequest, LocationForbidden, UnicodeError, *NO_RESPONSE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,13 @@ OURS_TO_SAY = frozenset({
     "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """Headers about the connection, which is ours, or where it leads, which the rules decide: guests' are left out."""
+NO_RESPONSE = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+"""What is raised where nobody responds in time, or with what is no response."""
 _DEFAULT_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "spear-wasm"}
 
 
@@ -40,13 +47,18 @@ class Request:
     follows_redirects: bool = True
 
 
+def is_plain(text: str, most: int) -> bool:
+    """Whether a text, of at most so many characters, may be in a URL: printable ASCII without spaces."""
+    return text.isascii() and text.isprintable() and " " not in text and len(text) <= most
+
+
 def check_url(url: str) -> str:
     """The URL itself.
 
     Raises:
         InvalidRequest: it is no http or https URL in plain ASCII, or holds a user's name or password.
     """
-    if not url.isascii() or not url.isprintable() or " " in url or len(url) > MAX_URL_CHARS:
+    if not is_plain(url, MAX_URL_CHARS):
         raise InvalidRequest(f"{shown(url)} is no URL of at most {MAX_URL_CHARS} printable ASCII characters")
     try:
         parts = urlsplit(url)
@@ -71,7 +83,7 @@ def opened(
     Raises:
         InvalidRequest: the URL, or one that it is redirected to, is malformed, or a header is not ASCII.
         LocationForbidden: the rules do not allow it, or one that it is redirected to.
-        httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: there is no response.
+        NO_RESPONSE: there is none.
     """
     _check_headers(request.headers)
     url = request.url

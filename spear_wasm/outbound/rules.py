@@ -61,12 +61,7 @@ class HostPattern:
 
     def matches(self, host: str, port: int) -> bool:
         """Whether this host is among them; its name may end in a dot."""
-        if self.port is not None and port != self.port:
-            return False
-        name = host.lower().removesuffix(".")
-        if self.host.startswith("*."):
-            return name.endswith(self.host[1:]) and len(name) > len(self.host) - 1
-        return self.host in {"*", name}
+        return self.covers(HostPattern(host.lower().removesuffix("."), port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,8 @@ class WasiError(Exception):
         self.number = number
 
 
-def number_of(error: OSError) -> Errno:
-    """What a guest is told of an error of the host's; IO where the standard has no word for it."""
+def number_of(error: WasiError | OSError) -> Errno:
+    """What a guest is told of an error; IO where it is the host's and the standard has no word for it."""
+    if isinstance(error, WasiError):
+        return error.number
     return _OF_HOST.get(error.errno or 0, Errno.IO)

@@ -38,14 +38,18 @@ class BeginsCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProgramSettings:
-    """How a task's parameters become what a program is told; with `json_input` a document on standard input."""
+    """How a task's parameters become what a program is told; with `json_input` a document on standard input.
+
+    `reuses` says that the task wants its sandboxes to serve again, which is for functions that are no programs.
+    """
 
     argv0: bytes
     json_input: bool
+    reuses: bool
 
     @classmethod
     def parse(cls, wishes: Wishes) -> Self:
-        """The keys `argv0` and `parameters` of a runtime_config.
+        """The keys `argv0`, `parameters` and `reuse` of a runtime_config.
 
         Raises:
             InvalidRequest: one of them makes no sense.
@@ -53,7 +57,20 @@ class ProgramSettings:
         argv0 = wishes.text("argv0") or PROGRAM_NAME
         if "\0" in argv0:
             raise InvalidRequest("runtime_config.argv0 holds a zero", key="argv0")
-        return cls(argv0.encode(), wishes.choice("parameters", "argv", ("argv", "json")) == "json")
+        json_input = wishes.choice("parameters", "argv", ("argv", "json")) == "json"
+        return cls(argv0.encode(), json_input, wishes.flag("reuse"))
+
+    def refuse_reuse(self) -> None:
+        """For tasks that call a program.
+
+        Raises:
+            InvalidRequest: the task's sandboxes are to be reused.
+        """
+        if self.reuses:
+            raise InvalidRequest(
+                "runtime_config.reuse is true; a program is over when it has run, and cannot be called again",
+                key="reuse",
+            )
 
 
 class Program:
@@ -82,11 +99,7 @@ class Program:
             )
         else:
             call = WasiCall([argv0], _document(others), environment)
-        if call.size > limits.max_input_bytes:
-            raise InvalidRequest(
-                f"the parameters and variables are {call.size} bytes; the limit is {limits.max_input_bytes}",
-                limit="max_input_bytes",
-            )
+        limits.check_input(call.size, "the parameters and variables are")
         return call
 
     def steps(

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
-from spear_wasm.values import float_of, shown
+from spear_wasm.values import float_of, shown, whole_of
 from spear_wasm.wit.fold import Fold
 from spear_wasm.wit.types import (
     NUMBERS,
@@ -47,7 +46,6 @@ _RANGES = {
     Primitive.U8: (0, (1 << 8) - 1), Primitive.U16: (0, (1 << 16) - 1), Primitive.U32: (0, (1 << 32) - 1),
     Primitive.U64: (0, (1 << 64) - 1),
 }  # fmt: skip
-_WHOLE_TEXT = re.compile(r"[+-]?\d{1,25}", re.ASCII)
 
 
 class Misfit(Exception):
@@ -133,15 +131,12 @@ def _take_char(value: object, meter: Meter) -> str:
 
 
 def _take_whole(kind: Primitive, least: int, most: int, value: object, _meter: Meter) -> int:
-    if (isinstance(value, str) and _WHOLE_TEXT.fullmatch(value)) or (
-        isinstance(value, float) and value.is_integer()
-    ):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = whole_of(value)
+    if number is None:
         raise _unlike(f"a whole number ({kind})", value)
-    if not least <= value <= most:
-        raise Misfit(f"is {shown(value)}; {kind} takes {least} to {most}")
-    return value
+    if not least <= number <= most:
+        raise Misfit(f"is {shown(number)}; {kind} takes {least} to {most}")
+    return number
 
 
 def _take_float(single: bool, value: object, _meter: Meter) -> float:  # noqa: FBT001  given once, by position

@@ -115,6 +115,15 @@ def test_an_option_may_be_left_out_where_parameters_have_names() -> None:
     assert function.arguments([Parameter(1, "a")], LIMITS, {}) == [1, None]
 
 
+def test_a_call_without_parameters_leaves_all_of_them_out_where_all_are_options() -> None:
+    component = ComponentInfo((info("f", "func(a: option<u8>, b: option<u8>)"),))
+    function = bind(component, "f")
+    assert function is not None
+    assert function.arguments([], LIMITS, {}) == [None, None]
+    with pytest.raises(InvalidRequest, match="f takes 2 parameters"):
+        function.arguments([Parameter(1)], LIMITS, {})
+
+
 @pytest.mark.parametrize(
     ("function", "values", "message"),
     [

@@ -22,7 +22,20 @@ from spear_wasm.model import (
     ModuleInfo,
     ResourceImport,
 )
-from spear_wasm.wit.types import Primitive
+from spear_wasm.wit.types import (
+    EnumType,
+    FlagsType,
+    ListType,
+    OptionType,
+    Primitive,
+    RecordType,
+    ResourceType,
+    ResultType,
+    TupleType,
+    VariantType,
+    WitFunction,
+    WitType,
+)
 
 MAX_INTERFACE_BYTES = 512 << 10
 """Of the names and the types, written out, of all that a component imports and exports. All of WASI takes an eighth."""
@@ -145,7 +158,7 @@ class _ValueType:
 
 
 class _InterfaceReader:
-    """Reads types and writes them out, up to a bound; knows resources by the names that were said first."""
+    """Reads types, as far as a bound lets them be written out; knows resources by the names that were said first."""
 
     def __init__(self, engine: int) -> None:
         self._engine = engine
@@ -231,86 +244,84 @@ class _InterfaceReader:
         params = []
         for number in range(capi.func_param_count(function)):
             capi.func_param_nth(function, number, *names.outputs, place.output)
-            params.append(f"{self._kept(names.read())}: {self._value(place)}")
-        text = f"func({', '.join(params)})"
-        return f"{text} -> {self._value(place)}" if capi.func_result(function, place.output) else text
+            params.append((self._kept(names.read()), self._value(place)))
+        result = self._value(place) if capi.func_result(function, place.output) else None
+        return str(WitFunction(tuple(params), result))
 
-    def _value(self, place: _ValueType) -> str:
+    def _value(self, place: _ValueType) -> WitType:
         kind, address = place.kind, place.type
         if kind < len(_PRIMITIVES):
-            return self._kept(_PRIMITIVES[kind])
+            self._take_room(len(_PRIMITIVES[kind]))
+            return _PRIMITIVES[kind]
         if kind in _LATER_TYPES:
             raise InvalidArtifact(
                 f"the component passes a {_LATER_TYPES[kind]}, which this server does not offer"
             )
         self._take_room(_BYTES_OF_A_FORM)
-        return self._WRITERS[kind](self, address)
+        return self._READERS[kind](self, address)
 
-    def _part(self, part: Callable[[int, int], object], owner: int) -> str:
+    def _part(self, part: Callable[[int, int], object], owner: int) -> WitType:
         place = _ValueType()
         part(owner, place.output)
         return self._value(place)
 
-    def _list(self, address: int) -> str:
-        return f"list<{self._part(capi.list_element, address)}>"
+    def _list(self, address: int) -> ListType:
+        return ListType(self._part(capi.list_element, address))
 
-    def _option(self, address: int) -> str:
-        return f"option<{self._part(capi.option_some, address)}>"
+    def _option(self, address: int) -> OptionType:
+        return OptionType(self._part(capi.option_some, address))
 
-    def _tuple(self, address: int) -> str:
+    def _tuple(self, address: int) -> TupleType:
         place = _ValueType()
         elements = []
         for number in range(capi.tuple_count(address)):
             capi.tuple_nth(address, number, place.output)
             elements.append(self._value(place))
-        return f"tuple<{', '.join(elements)}>"
+        return TupleType(tuple(elements))
 
-    def _record(self, address: int) -> str:
+    def _record(self, address: int) -> RecordType:
         names, place = _Names(), _ValueType()
         fields = []
         for number in range(capi.record_field_count(address)):
             capi.record_field_nth(address, number, *names.outputs, place.output)
-            fields.append(f"{self._kept(names.read())}: {self._value(place)}")
-        return f"record {{ {', '.join(fields)} }}"
+            fields.append((self._kept(names.read()), self._value(place)))
+        return RecordType(tuple(fields))
 
-    def _variant(self, address: int) -> str:
+    def _variant(self, address: int) -> VariantType:
         names, place, has_payload = _Names(), _ValueType(), ctypes.c_bool()
         cases = []
         for number in range(capi.variant_case_count(address)):
             capi.variant_case_nth(
                 address, number, *names.outputs, ctypes.addressof(has_payload), place.output
             )
-            name = self._kept(names.read())
-            cases.append(f"{name}({self._value(place)})" if has_payload.value else name)
-        return f"variant {{ {', '.join(cases)} }}"
+            cases.append((self._kept(names.read()), self._value(place) if has_payload.value else None))
+        return VariantType(tuple(cases))
 
-    def _named(self, word: str, address: int, count: capi.Function, nth: capi.Function) -> str:
+    def _names_of(self, address: int, count: capi.Function, nth: capi.Function) -> tuple[str, ...]:
         names = _Names()
         listed = []
         for number in range(count(address)):
             nth(address, number, *names.outputs)
             listed.append(self._kept(names.read()))
-        return f"{word} {{ {', '.join(listed)} }}"
+        return tuple(listed)
 
-    def _enum(self, address: int) -> str:
-        return self._named("enum", address, capi.enum_name_count, capi.enum_name_nth)
+    def _enum(self, address: int) -> EnumType:
+        return EnumType(self._names_of(address, capi.enum_name_count, capi.enum_name_nth))
 
-    def _flags(self, address: int) -> str:
-        return self._named("flags", address, capi.flag_count, capi.flag_nth)
+    def _flags(self, address: int) -> FlagsType:
+        return FlagsType(self._names_of(address, capi.flag_count, capi.flag_nth))
 
-    def _result(self, address: int) -> str:
+    def _result(self, address: int) -> ResultType:
         place = _ValueType()
         ok = self._value(place) if capi.result_ok(address, place.output) else None
         err = self._value(place) if capi.result_err(address, place.output) else None
-        if err is None:
-            return "result" if ok is None else f"result<{ok}>"
-        return f"result<{ok or '_'}, {err}>"
+        return ResultType(ok, err)
 
-    def _own(self, address: int) -> str:
-        return f"own<{self._resource(address)}>"
+    def _own(self, address: int) -> ResourceType:
+        return ResourceType(self._resource(address), owned=True)
 
-    def _borrow(self, address: int) -> str:
-        return f"borrow<{self._resource(address)}>"
+    def _borrow(self, address: int) -> ResourceType:
+        return ResourceType(self._resource(address), owned=False)
 
     def _resource(self, address: int) -> str:
         known = self._resource_name(address)
@@ -318,7 +329,7 @@ class _InterfaceReader:
             raise InvalidArtifact("the component passes a resource that it neither imports nor exports")
         return self._kept(known[1])
 
-    _WRITERS: ClassVar[dict[int, Callable[[_InterfaceReader, int], str]]] = {
+    _READERS: ClassVar[dict[int, Callable[[_InterfaceReader, int], WitType]]] = {
         _LIST: _list, _RECORD: _record, _TUPLE: _tuple, _VARIANT: _variant, _ENUM: _enum, _OPTION: _option,
         _RESULT: _result, _FLAGS: _flags, _OWN: _own, _BORROW: _borrow,
     }  # fmt: skip

@@ -42,7 +42,6 @@ class LinkedComponent(LinkedArtifact):
         self.calls_host = bool(imports.functions or imports.resources)
         # Arguments lie elsewhere: in a call's buffer there is but its result.
         self.widest_call = 1
-        self.memory_name = None
         # A guest may call a resource of its own like one of ours.
         own = self.info.own_resources
         self._type_ids = {name: number for name, number in imports.type_ids.items() if name not in own}

@@ -96,14 +96,6 @@ class ComponentSandbox(GuestSandbox):
         finally:
             capi.component_val_delete(at + ARGS_AT)
 
-    def _run(self, future: int) -> Steps:
-        # Most end in their first slice.
-        if capi.call_future_poll(future):
-            capi.call_future_delete(future)
-        else:
-            yield from self._poll_on(future)
-        self._raise_fault()
-
     def _fault_of(self, trap: int, error: int) -> GuestFault:
         assert not trap, "calls of components tell traps as errors"
         return take_component_error(error)

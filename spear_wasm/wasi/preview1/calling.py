@@ -60,9 +60,7 @@ def wasi_waiting(name: str, params: str) -> Callable[[WaitingFunction], HostFunc
 
 def _told(error: WasiError | OSError | GuestFault) -> Errno:
     """What a guest is told of an error; raises one that is its end."""
-    if isinstance(error, WasiError):
-        return error.number
-    if isinstance(error, OSError):
+    if not isinstance(error, GuestFault):
         return number_of(error)
     if error.code is not ErrorCode.GUEST_ERROR:
         raise error

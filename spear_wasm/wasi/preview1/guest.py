@@ -26,7 +26,7 @@ class WasiGuest(GuestWorld):
         self, sandbox: CallingSandbox, environment: Mapping[str, str], volumes: Iterable[Volume]
     ) -> None:
         super().__init__(environment, volumes)
-        self.environment = _entries(environment)
+        self._environment: tuple[bytes, ...] | None = None
         self._open: dict[int, Descriptor] = {
             0: Input(b""), 1: Output(sandbox), 2: ErrorOutput(sandbox)
         }  # fmt: skip
@@ -42,10 +42,17 @@ class WasiGuest(GuestWorld):
         """Itself: there is nothing else to its sandbox's state."""
         return self
 
+    @property
+    def environment(self) -> tuple[bytes, ...]:
+        """Its variables, written down when the guest first asks: many never do."""
+        if self._environment is None:
+            self._environment = tuple(f"{name}={value}".encode() for name, value in self.variables.items())
+        return self._environment
+
     def begin(self, call: WasiCall) -> None:
         """Take what a call brings, standard input, too."""
         super().begin(call)
-        self.environment = _entries(self.variables)
+        self._environment = None
         self._open[0] = Input(call.stdin)
 
     def open(self, number: int) -> Descriptor:
@@ -95,7 +102,3 @@ class WasiGuest(GuestWorld):
         while self._open:
             self._open.popitem()[1].close()
         super().close()
-
-
-def _entries(variables: Mapping[str, str]) -> tuple[bytes, ...]:
-    return tuple(f"{name}={value}".encode() for name, value in variables.items())

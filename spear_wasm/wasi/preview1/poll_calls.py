@@ -51,9 +51,7 @@ class Subscription:
                 descriptor.check_writable()
                 return self._told(count=1)
             return self._told(count=descriptor.readable_bytes())
-        except WasiError as error:
-            return self._told(error.number)
-        except OSError as error:
+        except (WasiError, OSError) as error:
             return self._told(number_of(error))
 
     def _told(self, error: Errno = Errno.SUCCESS, count: int = 0) -> bytes:

@@ -102,7 +102,7 @@ def told_later(
 
 
 def _code_of(error: WasiError | OSError) -> str:
-    return types.code_of(error.number if isinstance(error, WasiError) else number_of(error))
+    return types.code_of(number_of(error))
 
 
 def descriptor_of(guest: ComponentGuest, number: int) -> OnDisk:

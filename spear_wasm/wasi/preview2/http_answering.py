@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spear_wasm.engine.wait import Wait
 from spear_wasm.wasi.preview2.guest import ComponentGuest
-from spear_wasm.wasi.preview2.http_bodies import IncomingBody, IncomingMessage, OutgoingMessage, Received
+from spear_wasm.wasi.preview2.http_messages import IncomingMessage, OutgoingMessage, Received
 from spear_wasm.wasi.preview2.http_types import ERROR_CODE, HTTP, METHOD, METHOD_NAMES, SCHEME, Field, Fields
 from spear_wasm.wit.values import Case, Err, Ok, WitValue
 
@@ -75,17 +75,6 @@ def authority(guest: ComponentGuest, number: int) -> WitValue:
     return _request(guest, number).authority
 
 
-@HTTP.function("[method]incoming-request.headers", f"func({_SELF}) -> own<fields>")
-def request_headers(guest: ComponentGuest, number: int) -> WitValue:
-    return guest.resources.add(guest.resources.get(number, IncomingRequest).fields.view())
-
-
-@HTTP.function("[method]incoming-request.consume", f"func({_SELF}) -> result<own<incoming-body>>")
-def consume(guest: ComponentGuest, number: int) -> WitValue:
-    content = guest.resources.get(number, IncomingRequest).consume()
-    return Err() if content is None else Ok(guest.resources.add(IncomingBody(content)))
-
-
 def _request(guest: ComponentGuest, number: int) -> Request:
     return guest.resources.get(number, IncomingRequest).request
 
@@ -109,17 +98,6 @@ def set_status_code(guest: ComponentGuest, number: int, status: int) -> WitValue
         return Err()
     guest.resources.get(number, OutgoingResponse).status = status
     return Ok()
-
-
-@HTTP.function("[method]outgoing-response.headers", f"func({_RESPONSE}) -> own<fields>")
-def response_headers(guest: ComponentGuest, number: int) -> WitValue:
-    return guest.resources.add(guest.resources.get(number, OutgoingResponse).fields.view())
-
-
-@HTTP.function("[method]outgoing-response.body", f"func({_RESPONSE}) -> result<own<outgoing-body>>")
-def response_body(guest: ComponentGuest, number: int) -> WitValue:
-    body = guest.resources.get(number, OutgoingResponse).body()
-    return Err() if body is None else Ok(guest.resources.add(body))
 
 
 @HTTP.waiting(

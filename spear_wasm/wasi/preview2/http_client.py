@@ -12,11 +12,10 @@ from spear_wasm.engine.wait import Wait
 from spear_wasm.errors import LocationForbidden
 from spear_wasm.outbound.client import Exchange, ExchangeFailed, Response, shared_client
 from spear_wasm.outbound.connections import Deadline, GuardedConnections
-from spear_wasm.outbound.http import OURS_TO_SAY, Request
+from spear_wasm.outbound.http import OURS_TO_SAY, Request, is_plain
 from spear_wasm.wasi.preview2.guest import ComponentGuest
-from spear_wasm.wasi.preview2.http_bodies import (
+from spear_wasm.wasi.preview2.http_messages import (
     Content,
-    IncomingBody,
     IncomingMessage,
     OutgoingBody,
     OutgoingMessage,
@@ -170,12 +169,6 @@ def new_request(guest: ComponentGuest, headers: int) -> WitValue:
     return guest.resources.add(OutgoingRequest(guest, guest.resources.take(headers, Fields)))
 
 
-@HTTP.function("[method]outgoing-request.body", f"func({_SELF}) -> result<own<outgoing-body>>")
-def request_body(guest: ComponentGuest, number: int) -> WitValue:
-    body = _request(guest, number).body()
-    return Err() if body is None else Ok(guest.resources.add(body))
-
-
 @HTTP.function("[method]outgoing-request.method", f"func({_SELF}) -> {METHOD}")
 def method(guest: ComponentGuest, number: int) -> WitValue:
     return _request(guest, number).method
@@ -199,7 +192,7 @@ def path_with_query(guest: ComponentGuest, number: int) -> WitValue:
     f"func({_SELF}, path-with-query: option<string>) -> result",
 )
 def set_path_with_query(guest: ComponentGuest, number: int, path: str | None) -> WitValue:
-    if path is not None and not (path.startswith(("/", "?")) and _is_plain(path)):
+    if path is not None and not (path.startswith(("/", "?")) and is_plain(path, MAX_PATH_CHARS)):
         return Err()
     _request(guest, number).path = path
     return Ok()
@@ -227,23 +220,14 @@ def authority(guest: ComponentGuest, number: int) -> WitValue:
     "[method]outgoing-request.set-authority", f"func({_SELF}, authority: option<string>) -> result"
 )
 def set_authority(guest: ComponentGuest, number: int, wanted: str | None) -> WitValue:
-    if wanted is not None and (not _is_plain(wanted) or set(wanted) & set("/?#@")):
+    if wanted is not None and (not is_plain(wanted, MAX_PATH_CHARS) or set(wanted) & set("/?#@")):
         return Err()
     _request(guest, number).authority = wanted
     return Ok()
 
 
-@HTTP.function("[method]outgoing-request.headers", f"func({_SELF}) -> own<fields>")
-def request_headers(guest: ComponentGuest, number: int) -> WitValue:
-    return guest.resources.add(_request(guest, number).fields.view())
-
-
 def _request(guest: ComponentGuest, number: int) -> OutgoingRequest:
     return guest.resources.get(number, OutgoingRequest)
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text and len(text) <= MAX_PATH_CHARS
 
 
 @HTTP.function("[constructor]request-options", "func() -> own<request-options>")
@@ -326,17 +310,6 @@ _RESPONSE = "self: borrow<incoming-response>"
 @HTTP.function("[method]incoming-response.status", f"func({_RESPONSE}) -> u16")
 def status(guest: ComponentGuest, number: int) -> WitValue:
     return guest.resources.get(number, IncomingResponse).status
-
-
-@HTTP.function("[method]incoming-response.headers", f"func({_RESPONSE}) -> own<fields>")
-def response_headers(guest: ComponentGuest, number: int) -> WitValue:
-    return guest.resources.add(guest.resources.get(number, IncomingResponse).fields.view())
-
-
-@HTTP.function("[method]incoming-response.consume", f"func({_RESPONSE}) -> result<own<incoming-body>>")
-def consume(guest: ComponentGuest, number: int) -> WitValue:
-    content = guest.resources.get(number, IncomingResponse).consume()
-    return Err() if content is None else Ok(guest.resources.add(IncomingBody(content)))
 
 
 HTTP_CLIENT = (HTTP, OUTGOING_HANDLER)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from functools import wraps
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from spear_wasm.engine.components.host_functions import ComponentFunction, ComponentResource
-from spear_wasm.engine.wait import Wait
+from spear_wasm.engine.components.host_functions import (
+    ComponentFunction,
+    ComponentImplementation,
+    ComponentResource,
+    ComponentWaits,
+)
 from spear_wasm.wasi.preview2.guest import guest_of
 from spear_wasm.wit.values import WitValue
 
@@ -15,7 +19,8 @@ if TYPE_CHECKING:
     from spear_wasm.engine.components.sandbox import ComponentSandbox
 
 Function: TypeAlias = Callable[..., WitValue]
-WaitingFunction: TypeAlias = Callable[..., Generator[Wait, None, WitValue]]
+WaitingFunction: TypeAlias = "Callable[..., ComponentWaits]"
+FunctionT = TypeVar("FunctionT", bound=ComponentImplementation)
 
 MAX_TRANSFER_BYTES = 16 << 10
 """What one call moves at most: the library has a value for each byte, and makes them all in one go."""
@@ -31,29 +36,19 @@ class Interface:
 
     def function(self, name: str, type_text: str) -> Callable[[Function], Function]:
         """A function with that WIT type."""
-
-        def define(function: Function) -> Function:
-            @wraps(function)
-            def answer(sandbox: ComponentSandbox, *args: WitValue) -> WitValue:
-                return function(guest_of(sandbox), *args)
-
-            self.functions.append(ComponentFunction(self._name, name, type_text, answer))
-            return function
-
-        return define
+        return partial(self._define, name, type_text, waits=False)
 
     def waiting(self, name: str, type_text: str) -> Callable[[WaitingFunction], WaitingFunction]:
         """The same for one that waits."""
+        return partial(self._define, name, type_text, waits=True)
 
-        def define(function: WaitingFunction) -> WaitingFunction:
-            @wraps(function)
-            def answer(sandbox: ComponentSandbox, *args: WitValue) -> Generator[Wait, None, WitValue]:
-                return function(guest_of(sandbox), *args)
+    def _define(self, name: str, type_text: str, function: FunctionT, *, waits: bool) -> FunctionT:
+        @wraps(function)
+        def answer(sandbox: ComponentSandbox, *args: WitValue) -> WitValue | ComponentWaits:
+            return function(guest_of(sandbox), *args)
 
-            self.functions.append(ComponentFunction(self._name, name, type_text, answer, waits=True))
-            return function
-
-        return define
+        self.functions.append(ComponentFunction(self._name, name, type_text, answer, waits=waits))
+        return function
 
 
 def _drop(sandbox: ComponentSandbox, number: int) -> None:

@@ -203,8 +203,7 @@ def _told(
     stream.fail()
     if isinstance(error, Closed):
         return Err(Case("closed"))
-    number = error.number if isinstance(error, WasiError) else number_of(error)
-    return Err(Case("last-operation-failed", guest.resources.add(Failure(number))))
+    return Err(Case("last-operation-failed", guest.resources.add(Failure(number_of(error)))))
 
 
 @ERRORS.function("[method]error.to-debug-string", "func(self: borrow<error>) -> string")

@@ -1,4 +1,4 @@
-"""wasi:http/types' bodies: what came with a message, and what a guest writes for one."""
+"""wasi:http/types' messages: requests and responses, those that came and those of a guest, with their bodies."""
 
 from __future__ import annotations
 
@@ -36,11 +36,22 @@ class Received:
         self._content = b""
 
 
-class IncomingMessage:
-    """What requests that came and responses have: fields and a content, which is taken once."""
+class Message:
+    """A request or a response, with its header fields."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+
+    def close(self) -> None:
+        """The guest has dropped it."""
+        self.fields.close()
+
+
+class IncomingMessage(Message):
+    """One that came: its content is taken once."""
 
     def __init__(self, fields: Fields, content: Received) -> None:
-        self.fields = fields
+        super().__init__(fields)
         self._content: Received | None = content
 
     def consume(self) -> Received | None:
@@ -50,7 +61,7 @@ class IncomingMessage:
 
     def close(self) -> None:
         """The guest has dropped it; who has its content keeps that."""
-        self.fields.close()
+        super().close()
         if self._content is not None:
             self._content.close()
 
@@ -155,12 +166,12 @@ class OutgoingBody:
         self.content.close()
 
 
-class OutgoingMessage:
-    """What requests and responses of a guest have: fields, and a content that may be written."""
+class OutgoingMessage(Message):
+    """One of a guest's own: it may write a content."""
 
     def __init__(self, guest: ComponentGuest, fields: Fields) -> None:
+        super().__init__(fields)
         fields.is_frozen = True
-        self.fields = fields
         self._guest = guest
         self.content: Content | None = None
 
@@ -181,9 +192,34 @@ class OutgoingMessage:
 
     def close(self) -> None:
         """Nobody wants it any more."""
-        self.fields.close()
+        super().close()
         if self.content is not None:
             self.content.close()
+
+
+def _headers(guest: ComponentGuest, number: int) -> WitValue:
+    return guest.resources.add(guest.resources.get(number, Message).fields.view())
+
+
+def _consume(guest: ComponentGuest, number: int) -> WitValue:
+    content = guest.resources.get(number, IncomingMessage).consume()
+    return Err() if content is None else Ok(guest.resources.add(IncomingBody(content)))
+
+
+def _body(guest: ComponentGuest, number: int) -> WitValue:
+    body = guest.resources.get(number, OutgoingMessage).body()
+    return Err() if body is None else Ok(guest.resources.add(body))
+
+
+for _message in ("incoming-request", "incoming-response"):
+    _self = f"self: borrow<{_message}>"
+    HTTP.function(f"[method]{_message}.headers", f"func({_self}) -> own<fields>")(_headers)
+    HTTP.function(f"[method]{_message}.consume", f"func({_self}) -> result<own<incoming-body>>")(_consume)
+
+for _message in ("outgoing-request", "outgoing-response"):
+    _self = f"self: borrow<{_message}>"
+    HTTP.function(f"[method]{_message}.headers", f"func({_self}) -> own<fields>")(_headers)
+    HTTP.function(f"[method]{_message}.body", f"func({_self}) -> result<own<outgoing-body>>")(_body)
 
 
 @HTTP.function(
