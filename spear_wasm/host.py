@@ -9,10 +9,8 @@ from pathlib import Path
 
 from spear_wasm.artifacts.code_cache import CodeCache
 from spear_wasm.artifacts.fetcher import Fetcher
-from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.artifacts.source import ArtifactSource
 from spear_wasm.artifacts.store import ArtifactStore
-from spear_wasm.artifacts.turns import Turns
 from spear_wasm.board import Board, Seat
 from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
@@ -31,6 +29,9 @@ from spear_wasm.execution.task import Task
 from spear_wasm.execution.task_registry import TaskRegistry
 from spear_wasm.execution.task_totals import TaskTotals
 from spear_wasm.execution.warm_start import link_used_last
+from spear_wasm.locks.file_locks import FileLocks
+from spear_wasm.locks.keys import Key
+from spear_wasm.locks.turns import Turns
 from spear_wasm.pool import PoolFactory
 from spear_wasm.runtime import RuntimeManager
 
