@@ -96,7 +96,7 @@ class Host:
         self._recovery = Recovery(self.durable, self.manager, self.executions, self.tasks, self.registration)
         if not seat.worker:
             self.totals.recall()
-            self._recovery.run()
+            self._recovery.take_over(gone=0, part=0, parts=1)
         executor.repeat(KEEP_TOTALS_SECONDS, self.totals.keep)
         executor.repeat(PRUNE_SECONDS, journal.prune)
         closing.callback(self.totals.keep)
