@@ -178,9 +178,10 @@ class RuntimeManager:
         return tuple(sorted(self._runtimes))
 
     @property
-    def companions(self) -> list[Companion]:
-        """The modules that stand beside guests."""
-        return [each.companion for each in self._runtimes.values() if isinstance(each, AccompaniedRuntime)]
+    def companions(self) -> frozenset[str]:
+        """The digests of the modules that stand beside guests."""
+        accompanied = (each for each in self._runtimes.values() if isinstance(each, AccompaniedRuntime))
+        return frozenset(each.companion.digest for each in accompanied)
 
     def find(self, artifact_type: str, module: ModuleInfo) -> Runtime:
         """The runtime that an artifact's type names, or that recognises the module where it names none.
