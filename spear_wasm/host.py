@@ -39,7 +39,7 @@ from spear_wasm.locks.file_locks import FileLocks
 from spear_wasm.locks.keys import Key
 from spear_wasm.locks.turns import Turns
 from spear_wasm.pool import PoolFactory
-from spear_wasm.runtime import RuntimeManager
+from spear_wasm.runtime_manager import RuntimeManager
 
 KEEP_TOTALS_SECONDS = 10.0
 """What tasks have done within so long is forgotten where the server is killed, but for what is kept on disk anyway."""

@@ -109,7 +109,7 @@ def _signatures_in(info: ModuleInfo) -> list[Signature]:
 def _signatures_of_component(info: ModuleInfo) -> list[Signature]:
     """What the runtime that runs it here makes of it; what it exports where none does."""
     from spear_wasm.component_functions import callable_functions  # noqa: PLC0415  brings the engine: see `serve`
-    from spear_wasm.runtime import RuntimeManager  # noqa: PLC0415  the same
+    from spear_wasm.runtime_manager import RuntimeManager  # noqa: PLC0415  the same
 
     try:
         return list(RuntimeManager(RuntimeConfig()).recognise(info).signatures(info))
