@@ -32,7 +32,8 @@ from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.engine.ticker import Pace
 from spear_wasm.execution.fiber import Run
 from spear_wasm.model import Parameter
-from spear_wasm.runtime import Runtime, RuntimeManager
+from spear_wasm.runtime import Runtime
+from spear_wasm.runtime_manager import RuntimeManager
 from spear_wasm.wishes import Wishes
 
 COMPONENTS = FIXTURES.parent / "components"

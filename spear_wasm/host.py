@@ -9,10 +9,8 @@ from pathlib import Path
 
 from spear_wasm.artifacts.code_cache import CodeCache
 from spear_wasm.artifacts.fetcher import Fetcher
-from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.artifacts.source import ArtifactSource
 from spear_wasm.artifacts.store import ArtifactStore
-from spear_wasm.artifacts.turns import Turns
 from spear_wasm.board import Board, Seat
 from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
@@ -26,13 +24,22 @@ from spear_wasm.execution.manager import TaskExecutionManager
 from spear_wasm.execution.records import ExecutionRecords
 from spear_wasm.execution.recovery import Recovery
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
-from spear_wasm.execution.storage import Retention, SqliteJournal, SqliteTaskStore
+from spear_wasm.execution.storage import (
+    ExecutionJournal,
+    Retention,
+    SqliteJournal,
+    SqliteTaskStore,
+    TaskStore,
+)
 from spear_wasm.execution.task import Task
 from spear_wasm.execution.task_registry import TaskRegistry
-from spear_wasm.execution.task_totals import TaskTotals
+from spear_wasm.execution.task_totals import TaskTotals, forget_gone
 from spear_wasm.execution.warm_start import link_used_last
+from spear_wasm.locks.file_locks import FileLocks
+from spear_wasm.locks.keys import Key
+from spear_wasm.locks.turns import Turns
 from spear_wasm.pool import PoolFactory
-from spear_wasm.runtime import RuntimeManager
+from spear_wasm.runtime_manager import RuntimeManager
 
 KEEP_TOTALS_SECONDS = 10.0
 """What tasks have done within so long is forgotten where the server is killed, but for what is kept on disk anyway."""
@@ -51,20 +58,20 @@ class Host:
         self.config = config
         self.data_dir = data_dir
         self.seat = seat
-        plain, metered = (engine_settings(config, metered=metered) for metered in (False, True))
-        self.compiler = Compiler(plain, metered, config.compile, _compilation_turns(config, data_dir, seat))
+        self.compiler = Compiler(
+            *engine_settings(config), config.compile, _compilation_turns(config, data_dir, seat)
+        )
         closing.callback(self.compiler.close)
         self.runtimes = RuntimeManager(config.runtimes)
-        companions = frozenset(each.digest for each in self.runtimes.companions)
-        self.code = CodeCache(data_dir, self.compiler, companions, seat)
+        self.code = CodeCache(data_dir, self.compiler, self.runtimes.companions, seat)
         self.artifacts = ArtifactStore(data_dir, config.artifacts, self.code, self.runtimes.recognise)
         closing.callback(self.artifacts.close)
         self.fetcher = Fetcher(config.fetch)
         closing.callback(self.fetcher.close)
-        self.engines = Engines((plain, metered), config.engine.tick)
+        self.engines = Engines(engine_settings(config), config.engine.tick)
         closing.callback(self.engines.close)
         _check_sandboxes(self.engines)
-        journal = SqliteJournal(data_dir / "executions.db", _retention(config), worker=seat.worker)
+        journal = _journal(config, data_dir, seat)
         closing.callback(journal.close)
         executor = Executor(config.execution.thread_count())
         closing.callback(executor.close)
@@ -74,7 +81,7 @@ class Host:
         self.durable = DurableExecutions(
             self.manager, executor, journal, int(config.execution.max_unfinished_bytes)
         )
-        store = SqliteTaskStore(data_dir / "tasks.db")
+        store = _task_store(data_dir)
         closing.callback(store.close)
         self.tasks = TaskRegistry(store, config.execution.max_tasks, seat)
         self.pools = PoolFactory(config.pool, config.execution.total_memory() // 4)
@@ -95,7 +102,7 @@ class Host:
         self._recovery = Recovery(self.durable, self.manager, self.executions, self.tasks, self.registration)
         if not seat.worker:
             self.totals.recall()
-            self._recovery.run()
+            self._recovery.take_over(gone=0, part=0, parts=1)
         executor.repeat(KEEP_TOTALS_SECONDS, self.totals.keep)
         executor.repeat(PRUNE_SECONDS, journal.prune)
         closing.callback(self.totals.keep)
@@ -171,18 +178,15 @@ def prepare(config: Config, data_dir: Path, seat: Seat) -> None:
     Raises:
         ConfigurationError: what is in the directory cannot be used.
     """
-    plain, metered = (engine_settings(config, metered=metered) for metered in (False, True))
     runtimes = RuntimeManager(config.runtimes)
-    companions = frozenset(each.digest for each in runtimes.companions)
-    code = CodeCache(data_dir, Compiler(plain, metered, config.compile), companions, seat)
+    compiler = Compiler(*engine_settings(config), config.compile)
+    code = CodeCache(data_dir, compiler, runtimes.companions, seat)
     ArtifactStore(data_dir, config.artifacts, code, runtimes.recognise).close()
     with (
-        contextlib.closing(SqliteJournal(data_dir / "executions.db", _retention(config))) as journal,
-        contextlib.closing(SqliteTaskStore(data_dir / "tasks.db")) as store,
+        contextlib.closing(_journal(config, data_dir, seat)) as journal,
+        contextlib.closing(_task_store(data_dir)) as store,
     ):
-        there = store.ids()
-        counted = [total.task_id for total in journal.task_totals()]
-        journal.forget_totals([task_id for task_id in counted if task_id not in there]).result()
+        forget_gone(journal, store.ids()).result()
 
 
 @contextlib.contextmanager
@@ -215,9 +219,14 @@ def _check_sandboxes(engines: Engines) -> None:
         raise ConfigurationError(error.message, keys="engine.sandboxes") from error
 
 
-def _retention(config: Config) -> Retention:
+def _journal(config: Config, data_dir: Path, seat: Seat) -> ExecutionJournal:
     execution = config.execution
-    return Retention(execution.max_stored, int(execution.max_stored_bytes), execution.stored_for)
+    retention = Retention(execution.max_stored, int(execution.max_stored_bytes), execution.stored_for)
+    return SqliteJournal(data_dir / "executions.db", retention, worker=seat.worker)
+
+
+def _task_store(data_dir: Path) -> TaskStore:
+    return SqliteTaskStore(data_dir / "tasks.db")
 
 
 def _limit_policy(config: Config) -> LimitPolicy:
@@ -230,17 +239,18 @@ def _limit_policy(config: Config) -> LimitPolicy:
     return LimitPolicy(default, ceiling)
 
 
-def engine_settings(config: Config, *, metered: bool) -> EngineSettings:
-    """The settings of one of a host's two engines."""
+def engine_settings(config: Config) -> tuple[EngineSettings, EngineSettings]:
+    """The settings of a host's two engines: without and with fuel metering."""
     max_memory_bytes = _whole_pages(config.ceiling.max_memory)
-    return EngineSettings(
-        metered=metered,
+    plain = EngineSettings(
+        metered=False,
         max_memory_bytes=max_memory_bytes,
         memory_reservation=reservation_for(max_memory_bytes, config.engine.sandboxes),
         max_table_elements=config.ceiling.max_table_elements,
         wasm_stack_bytes=int(config.engine.wasm_stack),
         sandboxes=config.engine.sandboxes,
     )
+    return plain, replace(plain, metered=True)
 
 
 def _whole_pages(size: int) -> int:

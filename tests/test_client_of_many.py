@@ -10,7 +10,7 @@ import pytest
 from spear_wasm.client import Client, Invocation, RemoteError, ServerUnreachable
 from spear_wasm.client.stubs import function_pb2
 from spear_wasm.errors import ServerBusy
-from tests.cli.fake_server import FakeServer, fake_server
+from tests.cli.fake_server import FakeServer, artifact, fake_server
 
 ADD = Invocation("calc:2", "add", (1, 2))
 
@@ -82,6 +82,17 @@ def test_an_answer_to_nothing_that_was_asked_is_an_error(
     server.answers["InvokeStream"] = iter([answer(number, status=completed) for number in numbers])
     with pytest.raises(RemoteError, match="not open"):
         list(client.invoke_stream([ADD]))
+
+
+def test_a_stream_asks_once_which_artifact_is_meant(server: FakeServer, client: Client) -> None:
+    server.answers |= {"GetArtifact": artifact("calc", "3"), "InvokeStream": iter(())}
+    calls = [Invocation("calc", "add", (1, number), runtime_config={"reuse": True}) for number in range(9)]
+    with pytest.raises(RemoteError, match="left 9 calls"):
+        list(client.invoke_stream(calls))
+    looked_up, asked = server.requests
+    assert looked_up.reference == "calc"
+    assert {each.artifact_spec.version for each in asked} == {"3"}
+    assert len({each.task_name for each in asked}) == 1
 
 
 def test_a_stream_that_ends_early_is_an_error(server: FakeServer, client: Client) -> None:

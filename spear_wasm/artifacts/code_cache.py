@@ -13,7 +13,6 @@ Whatever does not fit together is compiled again: nothing in the cache is worth 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import secrets
 import shutil
@@ -23,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.artifacts.files import (
     SEALED_MODE,
     disk_full_refused,
@@ -38,6 +36,8 @@ from spear_wasm.artifacts.single_flight import SingleFlight
 from spear_wasm.board import Account, Board, Seat
 from spear_wasm.engine.compilation import Compilation
 from spear_wasm.errors import ArtifactDeleted, ArtifactError
+from spear_wasm.locks.file_locks import FileLocks
+from spear_wasm.locks.keys import Key, making_code
 from spear_wasm.model import ModuleInfo
 
 MAKING_PREFIX = ".making-"
@@ -175,7 +175,7 @@ class CodeCache:
         known = self._authentic(base, fingerprint)
         if known is not None:
             return known
-        with self.locks.held(_flight_of(base)):  # another worker may be at it
+        with self.locks.held(making_code(f"{fingerprint}/{digest}")):  # another worker may be at it
             known = self._authentic(base, fingerprint)
             return known or self._compiled(base, fingerprint, wasm, metered=metered)
 
@@ -328,12 +328,6 @@ def _code_of(base: Path) -> Path:
 
 def _sidecar_of(base: Path) -> Path:
     return base.with_name(base.name + ".json")
-
-
-def _flight_of(base: Path) -> int:
-    """The key of the lock of who compiles it: far from the others'."""
-    name = f"{base.parent.name}/{base.name}".encode()
-    return 1 << 62 | int.from_bytes(hashlib.sha256(name).digest()[:7], "big")
 
 
 def _size_of(path: Path) -> int:

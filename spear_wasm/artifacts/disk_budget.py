@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.board import Account, Seat
 from spear_wasm.errors import StorageFull
+from spear_wasm.locks.file_locks import FileLocks
+from spear_wasm.locks.keys import Key
 from spear_wasm.units import format_size
 
 

@@ -30,9 +30,7 @@ from typing import Self
 
 from spear_wasm.artifacts.catalog import Catalog, Description, Entry, Removal, StoredArtifact
 from spear_wasm.artifacts.code_cache import MAKING_PREFIX, CodeCache
-from spear_wasm.artifacts.directory_lock import DirectoryLock
 from spear_wasm.artifacts.disk_budget import DiskBudget
-from spear_wasm.artifacts.file_lock import Key
 from spear_wasm.artifacts.files import make_directory, make_private_directory, sync_directory
 from spear_wasm.artifacts.references import (
     Reference,
@@ -52,6 +50,8 @@ from spear_wasm.errors import (
     InvalidRequest,
     TooManyUploads,
 )
+from spear_wasm.locks.directory_lock import DirectoryLock
+from spear_wasm.locks.keys import Key
 from spear_wasm.model import ModuleInfo
 
 __all__ = ["ArtifactStore", "StoredArtifact", "Upload"]

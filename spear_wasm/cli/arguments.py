@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -19,6 +19,10 @@ from spear_wasm.cli.options import Command, duration, size, utf8
 from spear_wasm.cli.runtime_config import runtime_config_of
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import PROGRAM_START, Json
+
+if TYPE_CHECKING:
+    from spear_wasm.client import Client
+    from spear_wasm.client.terms import CallTerms
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -45,6 +49,16 @@ class CallArguments:
         if word in functions or PROGRAM_START not in functions:
             return word, self
         return PROGRAM_START, replace(self, positional=(word, *self.positional))
+
+    def meant_by(self, client: Client, reference: str, word: str) -> tuple[str, CallArguments]:
+        """The same of an artifact of a server's, which is asked for the functions that it has."""
+        if word == PROGRAM_START:
+            return word, self
+        return self.meant(word, {each.name for each in client.artifact(reference).functions})
+
+    def terms(self) -> CallTerms:
+        """What is said of the call beside its function and arguments."""
+        return {"timeout": self.timeout, "limits": self.limits, "environment": self.environment}
 
     def of(self, function: str) -> tuple[tuple[Json | bytes, ...], Named]:
         """The arguments by position and those by name, with standard input where that function expects it."""

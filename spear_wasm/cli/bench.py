@@ -75,21 +75,18 @@ def bench(
     a second there are is bounded by this program, too, which is one process of Python.
     """
     with server.connect() as client:
-        if function != PROGRAM_START:
-            known = client.artifact(reference).functions
-            function, call = call.meant(function, {each.name for each in known})
+        function, call = call.meant_by(client, reference, function)
         positional, named = call.of(function)
+        terms = call.terms()
         first = client.call(
             reference, function, *positional,
-            parameters=named, environment=call.environment, timeout=call.timeout, limits=call.limits,
-            runtime_config=call.runtime_config, check=False,
+            parameters=named, runtime_config=call.runtime_config, check=False, **terms,
         )  # fmt: skip
 
         def again() -> CallResult:
             return client.call_task(
-                first.task_id, function, *positional,
-                parameters=named, environment=call.environment, timeout=call.timeout, limits=call.limits, check=False,
-            )  # fmt: skip
+                first.task_id, function, *positional, parameters=named, check=False, **terms
+            )
 
         with output.waiting(f"calling {function} {calls:,} times"):
             begun = time.perf_counter()

@@ -73,9 +73,7 @@ def call(  # noqa: PLR0913  one parameter for each option
     output gets what the function emits, and as JSON a document of a line for each message and one for the end.
     """
     with server.connect() as client:
-        if function != PROGRAM_START:
-            known = client.artifact(reference).functions
-            function, call = call.meant(function, {each.name for each in known})
+        function, call = call.meant_by(client, reference, function)
         wanted = _Wanted(client, reference, function, call, retries, task_name)
         if mode == "async":
             _submit(wanted, output)
@@ -102,15 +100,12 @@ class _Wanted:
 
     def terms(self) -> TaskTerms:
         """Everything that is said beside the function and its arguments."""
-        call = self.call
-        return TaskTerms(
-            timeout=call.timeout,
-            limits=call.limits,
-            environment=call.environment,
-            max_retries=self.retries,
-            runtime_config=call.runtime_config,
-            task_name=self.task_name,
-        )
+        return {
+            **self.call.terms(),
+            "max_retries": self.retries,
+            "runtime_config": self.call.runtime_config,
+            "task_name": self.task_name,
+        }
 
 
 def _wait(wanted: _Wanted, output: Output) -> CallResult:

@@ -61,11 +61,10 @@ def _compiled(component: bytes) -> ModuleInfo:
     from spear_wasm.host import engine_settings  # noqa: PLC0415  the same
 
     config = Config()
-    settings = engine_settings(config, metered=False)
     with tempfile.TemporaryDirectory(prefix="spear-wasm-inspect-") as folder:
         wasm = Path(folder) / "component.wasm"
         wasm.write_bytes(component)
-        compiler = Compiler(settings, settings, config.compile)
+        compiler = Compiler(*engine_settings(config), config.compile)
         return compiler.compile(wasm, wasm.with_suffix(".cwasm"), metered=False).module
 
 

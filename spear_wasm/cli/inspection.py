@@ -18,7 +18,6 @@ from spear_wasm.config import RuntimeConfig
 from spear_wasm.errors import UnlinkableArtifact
 from spear_wasm.model import (
     WASM_PAGE_BYTES,
-    ComponentInfo,
     Field,
     FunctionExport,
     Import,
@@ -51,16 +50,18 @@ def _show_file(output: Output, file: Path) -> None:
     module = binary_of(file)
     info = inspected(module)
     digest = f"sha256:{hashlib.sha256(module).hexdigest()}"
-    functions = _signatures_in(info)
+    runtime, functions = _offered(info)
     if output.json:
-        described = asdict(info) | {"functions": [asdict(function) for function in functions]}
-        output.document({"file": str(file), "digest": digest, "size_bytes": len(module), **described})
+        offered = {"runtime_type": runtime, "functions": [asdict(function) for function in functions]}
+        document = {"file": str(file), "digest": digest, "size_bytes": len(module)}
+        output.document(document | asdict(info) | offered)
         return
     facts = {
         "file": str(file),
         "digest": digest,
         "size": format_size(len(module)),
-        "functions": f"{info.function_count}, exported: {len(functions)}",
+        "runtime": runtime or "none",
+        "functions": f"{info.function_count}, offered: {len(functions)}",
         "memory": _memory_of(info),
         "tables": f"{info.table_elements} elements",
         "start function": "yes" if info.has_start else "no",
@@ -100,21 +101,23 @@ def _show_imports(output: Output, imports: Sequence[tuple[str, str, str]]) -> No
         output.table(("MODULE", "NAME", "TYPE"), imports)
 
 
-def _signatures_in(info: ModuleInfo) -> list[Signature]:
-    if info.component is not None:
-        return _signatures_of_component(info)
-    return [_signature_of(export) for export in info.functions]
-
-
-def _signatures_of_component(info: ModuleInfo) -> list[Signature]:
-    """What the runtime that runs it here makes of it; what it exports where none does."""
-    from spear_wasm.component_functions import callable_functions  # noqa: PLC0415  brings the engine: see `serve`
-    from spear_wasm.runtime import RuntimeManager  # noqa: PLC0415  the same
+def _offered(info: ModuleInfo) -> tuple[str, Sequence[Signature]]:
+    """The runtime that runs it here, and what that makes of it; no name, and what it exports, where none does."""
+    from spear_wasm.runtime_manager import RuntimeManager  # noqa: PLC0415  brings the engine: see `serve`
 
     try:
-        return list(RuntimeManager(RuntimeConfig()).recognise(info).signatures(info))
+        runtime = RuntimeManager(RuntimeConfig()).recognise(info)
     except UnlinkableArtifact:
-        return [function.signature for function in callable_functions(info.component or ComponentInfo())]
+        return "", _exported(info)
+    return runtime.name, runtime.signatures(info)
+
+
+def _exported(info: ModuleInfo) -> list[Signature]:
+    from spear_wasm.component_functions import callable_functions  # noqa: PLC0415  the same
+
+    if info.component is None:
+        return [_signature_of(export) for export in info.functions]
+    return [function.signature for function in callable_functions(info.component)]
 
 
 def _signature_of(export: FunctionExport) -> Signature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import time
@@ -20,7 +21,6 @@ from spear_wasm.client.requests import (
     Arguments,
     Progress,
     call_request,
-    name_task,
     parameters_of,
     upload_parts,
 )
@@ -295,15 +295,17 @@ class Client:
                 show(page.args, answer.value)
 
         Invocations are taken as fast as the server reads them, on a thread of the transport's; the server reads on as
-        answers are taken. Closing the iterator hangs up, which ends what runs.
+        answers are taken. Closing the iterator hangs up, which ends what runs. Where invocations have a
+        `runtime_config`, which artifact a reference means is asked once, and holds for all of the stream.
 
         Raises:
             SpearError: the stream broke; what has become of calls without an answer is not known.
             Exception: whatever iterating over the invocations raised.
         """
+        version_of = functools.cache(self._version_of)
         return answers_to(
             invocations,
-            self._request,
+            lambda invocation: invocation.request(version_of),
             lambda requests: self._functions.InvokeStream(requests, metadata=self._metadata),
             self._address,
         )
@@ -474,9 +476,10 @@ class Client:
     # --- the wire -------------------------------------------------------------------------------------
 
     def _request(self, invocation: Invocation) -> function_pb2.InvokeFunctionRequest:
-        request = invocation.request()
-        name_task(request, self.artifact)
-        return request
+        return invocation.request(self._version_of)
+
+    def _version_of(self, reference: str) -> str:
+        return self.artifact(reference).version
 
     def _invoke(
         self, request: function_pb2.InvokeFunctionRequest, timeout: float | None, *, check: bool

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from spear_wasm.client.answers import Answer, answer_from
 from spear_wasm.client.errors import RemoteError, errors_of
-from spear_wasm.client.requests import artifact_spec, call_request
+from spear_wasm.client.requests import artifact_spec, call_request, name_task
 from spear_wasm.client.stubs import function_pb2
 from spear_wasm.client.values import Argument
 from spear_wasm.limits import ResourceLimits
@@ -34,11 +34,12 @@ class Invocation:
     task_name: str = ""
     key: str = ""
 
-    def request(self) -> function_pb2.InvokeFunctionRequest:
-        """The message that asks for it.
+    def request(self, version_of: Callable[[str], str]) -> function_pb2.InvokeFunctionRequest:
+        """The message that asks for it. `version_of` asks the server, which has to tell it for some.
 
         Raises:
             InvalidRequest, TypeError: it cannot travel.
+            SpearError: the server did not tell.
         """
         request = call_request(
             self.function, self.args, self.parameters,
@@ -49,6 +50,7 @@ class Invocation:
         request.task_name = self.task_name
         if self.key:
             request.execution_id = self.key
+        name_task(request, version_of)
         return request
 
 

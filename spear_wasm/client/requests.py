@@ -53,21 +53,19 @@ def artifact_spec(
     return function_pb2.ArtifactSpec(artifact_id=name, version=version, runtime_config=config)
 
 
-def name_task(
-    request: function_pb2.InvokeFunctionRequest, look_up: Callable[[str], artifact_pb2.ArtifactInfo]
-) -> None:
+def name_task(request: function_pb2.InvokeFunctionRequest, version_of: Callable[[str], str]) -> None:
     """Name the task of a request that has a runtime_config and no name: one task for each artifact and config.
 
-    The name that a server chooses would be that of the artifact's usual task. `look_up` tells of an artifact.
+    The name that a server chooses would be that of the artifact's usual task. `version_of` asks it which is meant.
     """
     spec = request.artifact_spec
     if request.task_name or not spec.runtime_config.fields:
         return
-    artifact = look_up(f"{spec.artifact_id}:{spec.version}".rstrip(":"))
+    version = version_of(f"{spec.artifact_id}:{spec.version}".rstrip(":"))
     if not spec.artifact_id.startswith("sha256:"):
-        spec.version = artifact.version
+        spec.version = version
     terms = hashlib.sha256(spec.runtime_config.SerializeToString(deterministic=True)).hexdigest()
-    request.task_name = f"{spec.artifact_id}:{artifact.version}#{terms[:12]}"
+    request.task_name = f"{spec.artifact_id}:{version}#{terms[:12]}"
 
 
 def call_request(

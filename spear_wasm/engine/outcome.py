@@ -1,9 +1,8 @@
-"""The one place that turns what wasmtime reports at the end of a run into what callers are told."""
+"""What a guest's run ends with, and what the library reports then in the words that callers are told."""
 
 from __future__ import annotations
 
 import ctypes
-import re
 
 from spear_wasm.engine import capi
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue
@@ -30,7 +29,7 @@ _TRAP_CODES = {
 }
 """wasmtime_trap_code_t to our codes. INTERRUPT (10) is missing: our guests yield at a deadline, never trap."""
 
-_EXPLANATIONS = {
+EXPLANATIONS = {
     ErrorCode.TRAP_STACK_OVERFLOW: "the guest overflowed its stack",
     ErrorCode.TRAP_OUT_OF_BOUNDS: "the guest accessed memory out of bounds",
     ErrorCode.TRAP_TABLE_OUT_OF_BOUNDS: "the guest accessed a table out of bounds",
@@ -124,7 +123,7 @@ def take_trap(trap: int) -> GuestFault:
     """The fault that a trap of the guest stands for; frees the trap."""
     code = ctypes.c_uint8()
     known = capi.trap_code(trap, ctypes.addressof(code))
-    frames = _take_frames(capi.trap_trace, trap)
+    frames = take_frames(capi.trap_trace, trap)
     message = capi.ByteVec()
     capi.trap_message(trap, ctypes.addressof(message))
     text = capi.take_bytes(message).rstrip(b"\0").decode("utf-8", "replace")
@@ -132,7 +131,7 @@ def take_trap(trap: int) -> GuestFault:
     if not known:
         return GuestFault(ErrorCode.TRAP_OTHER, text, trap_frames=frames)
     error_code = _TRAP_CODES.get(code.value, ErrorCode.TRAP_OTHER)
-    return GuestFault(error_code, _EXPLANATIONS.get(error_code, text), trap_frames=frames)
+    return GuestFault(error_code, EXPLANATIONS.get(error_code, text), trap_frames=frames)
 
 
 def take_error(error: int) -> GuestFault:
@@ -140,67 +139,12 @@ def take_error(error: int) -> GuestFault:
 
     Guests' own failures come as traps; what comes as an error is the engine refusing to go on.
     """
-    frames = _take_frames(capi.error_wasm_trace, error)
+    frames = take_frames(capi.error_wasm_trace, error)
     return GuestFault(ErrorCode.INSTANCE_FAILED, capi.take_error(error), trap_frames=frames)
 
 
-_COMPONENT_TRAPS = {
-    "call stack exhausted": ErrorCode.TRAP_STACK_OVERFLOW,
-    "out of bounds memory access": ErrorCode.TRAP_OUT_OF_BOUNDS,
-    "unaligned atomic": ErrorCode.TRAP_UNALIGNED_ATOMIC,
-    "undefined element: out of bounds table access": ErrorCode.TRAP_TABLE_OUT_OF_BOUNDS,
-    "uninitialized element": ErrorCode.TRAP_INDIRECT_CALL_TO_NULL,
-    "indirect call type mismatch": ErrorCode.TRAP_BAD_SIGNATURE,
-    "integer overflow": ErrorCode.TRAP_INTEGER_OVERFLOW,
-    "integer divide by zero": ErrorCode.TRAP_DIVIDE_BY_ZERO,
-    "invalid conversion to integer": ErrorCode.TRAP_BAD_CONVERSION,
-    "wasm `unreachable` instruction executed": ErrorCode.TRAP_UNREACHABLE,
-    "all fuel consumed by WebAssembly": ErrorCode.OUT_OF_FUEL,
-    "null reference": ErrorCode.TRAP_NULL_REFERENCE,
-}
-"""How the library words traps to our codes: a call of a component tells a trap by its words alone."""
-_HOST_CALL_BOUND = "fuel allocated for hostcalls has been exhausted"
-_NUMBER = re.compile(r"^\d+: ")
-"""Where there are several causes, each has one: the address of a memory fault comes before the trap."""
-_ABOVE_LIMIT = re.compile(r"(memory|table) minimum size of \d+ \w+ exceeds (memory|table) limits$")
-_ENGINE_REFUSES = re.compile(
-    r"limit of \d+ .*reached|^resource limit exceeded|^component imports |matching implementation was not found|"
-    r"\(os error \d+\)$"
-)
-
-
-def take_component_error(error: int) -> GuestFault:
-    """The fault that an error from a component's instantiation or call stands for; frees the error.
-
-    Guests choose what their functions are called, which the library puts before the cause: only the last line counts.
-    """
-    frames = _take_frames(capi.error_wasm_trace, error)
-    return component_fault(capi.take_error(error), frames)
-
-
-def component_fault(text: str, frames: tuple[str, ...] = ()) -> GuestFault:
-    """The same for the error's text."""
-    cause = _NUMBER.sub("", text.strip().rpartition("\n")[2].strip())
-    trap = (
-        _COMPONENT_TRAPS.get(cause.removeprefix("wasm trap: ")) if cause.startswith("wasm trap: ") else None
-    )
-    if trap is not None:
-        return GuestFault(trap, _EXPLANATIONS[trap], trap_frames=frames)
-    if cause.endswith(_HOST_CALL_BOUND):
-        return GuestFault(
-            ErrorCode.OUTPUT_LIMIT,
-            "the guest passed more to its host at once than the engine takes: some 2.5 million values",
-            trap_frames=frames,
-        )
-    if _ABOVE_LIMIT.search(cause):
-        return GuestFault(ErrorCode.MEMORY_LIMIT, f"the component does not start within its limits: {cause}")
-    if _ENGINE_REFUSES.search(cause):
-        return GuestFault(ErrorCode.INSTANCE_FAILED, cause, trap_frames=frames)
-    # Whatever else: what it passed is no value of its type, or a handle that it does not have.
-    return GuestFault(ErrorCode.TRAP_OTHER, cause, trap_frames=frames)
-
-
-def _take_frames(trace: capi.Function, source: int) -> tuple[str, ...]:
+def take_frames(trace: capi.Function, source: int) -> tuple[str, ...]:
+    """The guest's frames that a trap or an error of the library tells of, up to MAX_FRAMES."""
     frames = capi.PointerVec()
     trace(source, ctypes.addressof(frames))
     described = tuple(_describe_frame(frames.data[index]) for index in range(min(frames.size, MAX_FRAMES)))

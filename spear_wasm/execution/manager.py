@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from spear_wasm.artifacts.turns import LOOK_AGAIN_SECONDS
 from spear_wasm.engine.outcome import GuestFault, failure
 from spear_wasm.errors import ServerDraining, TaskBusy, TaskNotFound
 from spear_wasm.execution.admission import Admission
@@ -19,6 +18,7 @@ from spear_wasm.execution.counters import Tally
 from spear_wasm.execution.execution import Call, Execution, execution_of
 from spear_wasm.execution.preparations import Preparations
 from spear_wasm.execution.retry import Backoff
+from spear_wasm.locks.turns import LOOK_AGAIN_SECONDS
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, Usage
 from spear_wasm.values import shown
 

@@ -45,17 +45,13 @@ class Recovery:
         self._tasks = tasks
         self._registration = registration
 
-    def run(self) -> None:
-        """Take up everything; what is lost for good has its outcome on disk when this returns."""
-        self._take_up(self._durable.journal.unfinished())
-
     def take_over(self, gone: int, part: int, parts: int) -> None:
-        """The same for a part of what another worker has left that is gone."""
-        self._take_up(self._durable.journal.take_over(gone, part, parts).result())
+        """Take up a part of what a worker has left that is gone; 0 is an earlier run.
 
-    def _take_up(self, left: list[Unfinished]) -> None:
+        What is lost for good has its outcome on disk when this returns.
+        """
         ends: list[Future[None]] = []
-        for unfinished in left:
+        for unfinished in self._durable.journal.take_over(gone, part, parts).result():
             outcome = _lost(unfinished) or self._resume(unfinished)
             if outcome is not None:
                 record = _record_of_lost(unfinished, outcome)

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from spear_wasm.limits import Limits
     from spear_wasm.model import ModuleInfo
     from spear_wasm.pool import PoolFactory
-    from spear_wasm.runtime import Runtime, RuntimeManager
+    from spear_wasm.runtime import Runtime
+    from spear_wasm.runtime_manager import RuntimeManager
 
 log = structlog.get_logger()
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from spear_wasm.artifacts.turns import LOOK_AGAIN_SECONDS, Turns
+from spear_wasm.locks.keys import executing
+from spear_wasm.locks.turns import LOOK_AGAIN_SECONDS, Turns
 
 if TYPE_CHECKING:
-    from spear_wasm.artifacts.file_lock import FileLocks
     from spear_wasm.board import Seat
+    from spear_wasm.locks.file_locks import FileLocks
 
 REST_SECONDS: Final = 2 * LOOK_AGAIN_SECONDS
 """How long a worker that has had a turn leaves it to others who wait: they look once in that time at least."""
@@ -21,8 +21,7 @@ class SharedTurns:
     """The turns of one task. Not locked: the manager's lock guards it."""
 
     def __init__(self, locks: FileLocks, seat: Seat, task_id: str, most: int) -> None:
-        first_key = 1 << 61 | int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:6], "big") << 8
-        self._turns = Turns(locks, first_key, most)
+        self._turns = Turns(locks, executing(task_id), most)
         self._seat = seat
         self._held: list[int] = []
         self._rests_until = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from concurrent.futures import Future
 
     from spear_wasm.execution.execution_registry import ExecutionRegistry
@@ -22,14 +23,11 @@ class TaskTotals:
 
     def recall(self) -> None:
         """Tell tasks what they have done in earlier runs of the server; for its start."""
-        gone = []
         for total in self._journal.task_totals():
             task = self._tasks.find(total.task_id)
-            if task is None:
-                gone.append(total.task_id)
-            else:
+            if task is not None:
                 task.count_end(total.last_status, total.last_ended_at, total.ended)
-        self._journal.forget_totals(gone)
+        forget_gone(self._journal, {task.id for task in self._tasks.all()})
 
     def keep(self) -> None:
         """Have the disk count what tasks have done that is not kept there. For now and then, and the end."""
@@ -43,3 +41,9 @@ class TaskTotals:
 
         if totals:
             self._journal.add_totals(totals).add_done_callback(on_written)
+
+
+def forget_gone(journal: ExecutionJournal, there: Collection[str]) -> Future[None]:
+    """Forget what tasks have done that are not there any more."""
+    counted = [total.task_id for total in journal.task_totals()]
+    return journal.forget_totals([task_id for task_id in counted if task_id not in there])

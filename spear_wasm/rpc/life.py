@@ -92,7 +92,9 @@ class ServingProcess:
             # Handled by the loop, so that KeyboardInterrupt never lands in a host call on a guest's stack.
             loop.add_signal_handler(number, self._on_signal)
         credentials = server_credentials(self._config)
-        server = EdgeServer(channel_options(self._host.config), _check(self._config))
+        server = EdgeServer(
+            door_options(self._host.config) + connection_options(self._config), _check(self._config)
+        )
         self._add_services(server)
         server.try_at_once(INVOKE_FUNCTION, self._functions.quick_calls.answer)
         port = server.bind(self._address, credentials)
@@ -150,8 +152,8 @@ def _check(config: ServerConfig) -> TokenCheck | None:
     return TokenCheck(Tokens(Path(config.token_file))) if config.token_file else None
 
 
-def channel_options(config: Config) -> list[tuple[str, int]]:
-    """How large messages may be, how many calls there may be, and who else may have the port."""
+def door_options(config: Config) -> list[tuple[str, int]]:
+    """How large messages may be, and how many calls there may be; also for other workers."""
     ceiling, batches = config.ceiling, config.batches
     payload = max(
         ceiling.max_input,
@@ -159,16 +161,23 @@ def channel_options(config: Config) -> list[tuple[str, int]]:
         batches.max_input,
         batches.max_output + batches.max_inputs * REFUSAL_BYTES,
     )
-    age = round(config.server.max_connection_age * 1000) if config.server.worker_count() > 1 else 0
     many = config.execution.max_running + config.execution.max_pending + 1000
     return [
         ("grpc.max_receive_message_length", payload + MESSAGE_OVERHEAD),
         ("grpc.max_send_message_length", payload + MESSAGE_OVERHEAD),
-        ("grpc.max_concurrent_streams", config.server.max_connection_streams),
         # gRPC answers bursts with CANCELLED by default; our own bound refuses with a reason and a hint.
         ("grpc.server.max_pending_requests", 10 * many),
         ("grpc.server.max_pending_requests_hard_limit", 20 * many),
-        ("grpc.so_reuseport", int(config.server.worker_count() > 1)),
+    ]
+
+
+def connection_options(config: ServerConfig) -> list[tuple[str, int]]:
+    """What callers' connections may carry, how old they become, how often they may ping, and who else has the port."""
+    is_shared = config.worker_count() > 1
+    age = round(config.max_connection_age * 1000) if is_shared else 0
+    return [
+        ("grpc.max_concurrent_streams", config.max_connection_streams),
+        ("grpc.so_reuseport", int(is_shared)),
         *([("grpc.max_connection_age_ms", age)] if age else []),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

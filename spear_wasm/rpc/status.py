@@ -44,9 +44,7 @@ def error_of(failed: grpc.aio.AioRpcError) -> SpearError | None:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
             kind = SpearError.by_reason.get(info.reason, SpearError)
-            error = kind.__new__(kind)
-            SpearError.__init__(error, status.message, retry_after=_retry_after(status), **info.metadata)
-            return error
+            return kind(status.message, retry_after=_retry_after(status), **info.metadata)
     return None
 
 

@@ -18,7 +18,7 @@ from spear_wasm.host import open_host
 from spear_wasm.logs import configure_logs
 from spear_wasm.rpc.edge import EdgeServer
 from spear_wasm.rpc.inside import Inside
-from spear_wasm.rpc.life import ServingProcess, channel_options, tuned_for_serving
+from spear_wasm.rpc.life import ServingProcess, door_options, tuned_for_serving
 from spear_wasm.rpc.peers import Peers, door
 from spear_wasm.rpc.sockets import has_connections, stop_listening
 from spear_wasm.workers.control import Failed, Ready, Retire, Stop, TakenOver, TakeOver
@@ -59,7 +59,7 @@ class WorkerProcess(ServingProcess):
     signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGTERM,)
 
     def __init__(self, host: Host, terms: WorkerTerms, line: Line, last_moment: LastMoment) -> None:
-        self._peers = Peers(host, terms.doors, channel_options(host.config))
+        self._peers = Peers(host, terms.doors, door_options(host.config))
         super().__init__(host, terms.address, last_moment, self._peers)
         self._door = door(terms.doors, host.seat.worker)
         self._line = line
@@ -83,9 +83,8 @@ class WorkerProcess(ServingProcess):
             await self._peers.close()
 
     def _inside(self) -> EdgeServer:
-        inside: Any = EdgeServer(
-            channel_options(self._host.config)
-        )  # generated code knows grpcio's servers alone
+        # Generated code knows grpcio's servers alone.
+        inside: Any = EdgeServer(door_options(self._host.config))
         functions = self._functions
         function_pb2_grpc.add_FunctionServiceServicer_to_server(functions.alone(), inside)
         questions = Inside(self._host, self._figures, functions.durable_calls)

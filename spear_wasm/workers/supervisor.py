@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from spear_wasm.artifacts.directory_lock import DirectoryLock
 from spear_wasm.artifacts.files import make_directory, make_private_directory
 from spear_wasm.artifacts.store import remove_leftovers
 from spear_wasm.board import Board
 from spear_wasm.errors import ConfigurationError, InstanceError
 from spear_wasm.host import prepare
+from spear_wasm.locks.directory_lock import DirectoryLock
 from spear_wasm.logs import configure_logs
 from spear_wasm.workers.fleet import Fleet
 from spear_wasm.workers.port import reserved_port

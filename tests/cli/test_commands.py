@@ -182,6 +182,30 @@ def test_inspect_shows_what_a_runtime_makes_of_a_component(cli: Cli, component: 
     assert "func func" not in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("module", "runtime", "function"),
+    [
+        ("wasm/mandelbrot", "core", "render(input: bytes) -> bytes"),
+        ("wasi/files", "wasi_command", "_start() -> bytes"),
+        ("extism/vowels", "extism", "count_vowels(input: bytes) -> bytes"),
+    ],
+)
+def test_inspect_shows_what_a_runtime_makes_of_a_module(
+    cli: Cli, module: str, runtime: str, function: str
+) -> None:
+    file = str(FIXTURES / f"{module}.wasm")
+    result = cli("inspect", file)
+    assert f"\n  {function}" in result.stdout
+    assert json.loads(cli("inspect", file, "--format", "json").stdout)["runtime_type"] == runtime
+
+
+def test_inspect_shows_what_a_module_exports_that_nobody_runs(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "wanting.wat"
+    file.write_text(ADD_WAT.replace("write_log", "mystery"), encoding="utf-8")
+    assert "  add(left: i32, right: i32) -> i32\n" in cli("inspect", str(file)).stdout
+    assert json.loads(cli("inspect", str(file), "--format", "json").stdout)["runtime_type"] == ""
+
+
 def test_inspect_shows_a_component_that_nobody_runs_all_the_same(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "wanting.wat"
     file.write_text(

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spear_wasm.engine.components.errors import TRAPS, told_in
 from spear_wasm.engine.components.host_functions import ComponentImports
 from spear_wasm.engine.components.linked import LinkedComponent
 from spear_wasm.engine.components.reading import MAX_PARTS
 from spear_wasm.engine.components.sandbox import ComponentSandbox
-from spear_wasm.engine.outcome import _COMPONENT_TRAPS, GuestFault, component_fault
+from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.limits import Limits
 from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode
 from spear_wasm.wit.from_json import Meter, taker
@@ -260,9 +261,9 @@ def test_a_result_of_more_texts_than_python_reads_quickly_is_above_the_output_li
     assert caught.value.code is ErrorCode.OUTPUT_LIMIT
 
 
-@pytest.mark.parametrize(("words", "code"), _COMPONENT_TRAPS.items())
+@pytest.mark.parametrize(("words", "code"), TRAPS.items())
 def test_every_trap_has_its_code(words: str, code: ErrorCode) -> None:
-    fault = component_fault(f"error while executing\n\nCaused by:\n    wasm trap: {words}")
+    fault = told_in(f"error while executing\n\nCaused by:\n    wasm trap: {words}")
     assert (fault.code, "\n" in fault.message) == (code, False)
 
 
@@ -271,7 +272,7 @@ def test_a_guest_that_names_its_functions_like_causes_fools_nobody() -> None:
         "error while executing at wasm backtrace:\n    0: 0x1f - m!f\n\nCaused by:\n    wasm trap: out of fuel\n"
         "\n\nCaused by:\n    wasm trap: integer divide by zero"
     )
-    assert component_fault(text_).code is ErrorCode.TRAP_DIVIDE_BY_ZERO
+    assert told_in(text_).code is ErrorCode.TRAP_DIVIDE_BY_ZERO
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_a_guest_that_names_its_functions_like_causes_fools_nobody() -> None:
     ],
 )  # fmt: skip
 def test_what_the_engine_says_beside_traps_is_told_apart(text_: str, code: ErrorCode) -> None:
-    assert component_fault(f"something\n\nCaused by:\n    {text_}\n").code is code
+    assert told_in(f"something\n\nCaused by:\n    {text_}\n").code is code
 
 
 # --- limits -----------------------------------------------------------------------------------------------

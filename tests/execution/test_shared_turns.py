@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spear_wasm.artifacts.file_lock import FileLocks
 from spear_wasm.board import Board
 from spear_wasm.execution.shared_turns import SharedTurns
 from spear_wasm.host import open_host, prepare
 from spear_wasm.limits import ResourceLimits
+from spear_wasm.locks.file_locks import FileLocks
 from tests.execution.guests import Guests, config_with, until, upload
 
 ONE_AT_A_TIME = ResourceLimits(max_concurrency=1)

@@ -40,9 +40,17 @@ RETRYING = json.dumps(
 class WorkersServer(Server):
     """A `spear-wasm serve --workers` process; what it is itself asked, any worker may answer."""
 
-    def __init__(self, directory: Path, config: str = "", workers: int = WORKERS, age: str = "1h") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str = "",
+        workers: int = WORKERS,
+        age: str = "1h",
+        streams: int = 10_000,
+    ) -> None:
         self._views: dict[int, WorkerView] = {}
         server = f"workers = {workers}\nshutdown_grace = '3s'\nmax_connection_age = '{age}'\n"
+        server += f"max_connection_streams = {streams}\n"
         super().__init__(directory, f"{config}\n[server]\n{server}")
 
         self.channel.close()
@@ -81,6 +89,16 @@ class WorkersServer(Server):
         raise AssertionError(
             f"{TRIES} connections have not reached all of {numbers}, but {self._views.keys()}"
         )
+
+    def another_view(self, of: WorkerView) -> WorkerView:
+        """One more connection to a worker."""
+        with contextlib.ExitStack() as superfluous:
+            for _ in range(TRIES):
+                view = WorkerView(self)
+                if view.number == of.number:
+                    return view
+                superfluous.callback(view.channel.close)
+        raise AssertionError(f"{TRIES} connections have not reached {of.number} once more")
 
     def kill(self, number: int) -> None:
         """Kill a worker."""
@@ -125,10 +143,14 @@ def running_workers(
     workers: int = WORKERS,
     *,
     age: str = "1h",
+    streams: int = 10_000,
     artifacts: tuple[str, ...] = ("calc", "hostile"),
 ) -> Iterator[WorkersServer]:
-    """A server with these artifacts, by the names of their files; `age` is how long connections stay at a worker."""
-    with contextlib.closing(WorkersServer(directory, config, workers, age)) as server:
+    """A server with these artifacts, by the names of their files.
+
+    `age` is how long connections stay at a worker, `streams` how many calls one has.
+    """
+    with contextlib.closing(WorkersServer(directory, config, workers, age, streams)) as server:
         for name in artifacts:
             server.upload(fixture(name), name, "1")
         yield server

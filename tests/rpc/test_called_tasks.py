@@ -11,11 +11,12 @@ import psutil
 import pytest
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.artifacts.file_lock import FileLocks, Key
 from spear_wasm.config import Config
 from spear_wasm.errors import CompilerKilled, ServerBusy
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.host import open_host
+from spear_wasm.locks.file_locks import FileLocks
+from spear_wasm.locks.keys import Key
 from spear_wasm.rpc.called_tasks import CalledTasks
 from spear_wasm.rpc.others import NoOthers
 from tests.rpc.conftest import StartServer

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -248,6 +250,21 @@ def test_any_worker_waits_for_the_outcome_of_a_key(one: WorkerView, other: Worke
     cancel(one, key)
     assert first.answer() == second.answer()
     assert code_of(first.answer()) == "CANCELLED"
+
+
+def test_workers_ask_each_other_however_many_calls_of_one_caller_wait(tmp_path: Path) -> None:
+    with running_workers(tmp_path, streams=2) as server:
+        one, other = server.views()
+        keys = [submit(one, "hostile", "spin", execution_id=fresh("key")).execution_id for _ in range(2)]
+        waiting = [
+            other.call_later("hostile", "spin", wait=True, execution_id=key, execution_mode=ASYNC)
+            for key in keys
+        ]
+        another = server.another_view(other)
+        with contextlib.closing(another.channel):
+            for key in keys:
+                cancel(another, key)
+        assert [code_of(each.answer()) for each in waiting] == ["CANCELLED"] * 2
 
 
 def test_a_key_that_two_workers_are_given_at_once_runs_once(one: WorkerView, other: WorkerView) -> None:

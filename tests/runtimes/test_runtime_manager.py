@@ -12,7 +12,8 @@ from runtimes.core.host import RUNTIME, CoreRuntime
 from spear_wasm.config import RuntimeConfig
 from spear_wasm.errors import ConfigurationError, UnknownRuntime, UnlinkableArtifact
 from spear_wasm.model import ComponentInfo, ExternKind, FunctionType, Import, ModuleInfo
-from spear_wasm.runtime import Runtime, RuntimeManager
+from spear_wasm.runtime import Runtime
+from spear_wasm.runtime_manager import RuntimeManager
 from tests.workshop import Workshop
 
 PLAIN_MODULE = ModuleInfo()
@@ -167,7 +168,7 @@ class Lua(CoreRuntime):
 
 def add_entry_point(monkeypatch: pytest.MonkeyPatch, load: Callable[[], object]) -> None:
     entry = SimpleNamespace(name="lua", value="lua_runtime:RUNTIME", load=load)
-    monkeypatch.setattr("spear_wasm.runtime.entry_points", lambda group: [entry])
+    monkeypatch.setattr("spear_wasm.runtime_manager.entry_points", lambda group: [entry])
 
 
 def test_an_entry_point_is_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ import ctypes
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.engine import capi
+from spear_wasm.engine.components.errors import take_error
 from spear_wasm.engine.components.layout import SIZE
 from spear_wasm.engine.components.reading import Reading
 from spear_wasm.engine.guest_sandbox import ARGS_AT, ERROR_AT, EXTERN_AT, GuestSandbox, Steps
-from spear_wasm.engine.outcome import GuestFault, take_component_error
+from spear_wasm.engine.outcome import GuestFault
 from spear_wasm.model import WASM_PAGE_BYTES, ErrorCode, Usage
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class ComponentSandbox(GuestSandbox):
 
     def _fault_of(self, trap: int, error: int) -> GuestFault:
         assert not trap, "calls of components tell traps as errors"
-        return take_component_error(error)
+        return take_error(error)
 
     def memory_bytes(self) -> int:
         """Nobody can tell: 0, which stands for that."""

@@ -109,7 +109,10 @@ class ExecutionJournal(Protocol):
         ...
 
     def take_over(self, gone: int, part: int, parts: int) -> Future[list[Unfinished]]:
-        """Have this worker to do what another one left that is gone: of so many parts one, in order of creation."""
+        """Have this worker to do what one left that is gone: of so many parts one, in order of creation.
+
+        What an earlier run of the server has left, whichever worker, is left by 0.
+        """
         ...
 
     def forget_task(self, task_id: str) -> Future[list[str]]:
@@ -126,10 +129,6 @@ class ExecutionJournal(Protocol):
 
     def prune(self) -> None:
         """Forget what need not be kept any longer. To be called now and then."""
-        ...
-
-    def unfinished(self) -> list[Unfinished]:
-        """What has no outcome yet, whoever has it to do, in order of creation."""
         ...
 
     def find(self, execution_id: str) -> Kept | None:

@@ -25,12 +25,10 @@ from spear_wasm.model import ExecutionStatus, TypedValue
 LARGEST_PRUNING: Final = 500
 """Outcomes that are forgotten in one transaction: others wait for it."""
 
-_UNFINISHED: Final = "execution_id, task_id, sequence, digest, call, status, attempts, started_at"
-_ALL_UNFINISHED: Final = f"SELECT {_UNFINISHED} FROM executions WHERE completed_at IS NULL ORDER BY sequence"  # noqa: S608  the columns are ours
 # The last bits of a sequence number tell of the worker that gave it: they part nothing evenly.
 _TAKE_OVER: Final = (
-    "UPDATE executions SET worker = ? WHERE completed_at IS NULL AND worker = ? AND (sequence >> 10) % ? = ? "  # noqa: S608  as above
-    f"RETURNING {_UNFINISHED}"
+    "UPDATE executions SET worker = ? WHERE completed_at IS NULL AND worker = ? AND (sequence >> 10) % ? = ? "
+    "RETURNING execution_id, task_id, sequence, digest, call, status, attempts, started_at"
 )
 # No execution is in it twice: an attempt begins when the disk has the one before.
 _STARTED: Final = RowsStatement(
@@ -121,7 +119,7 @@ class SqliteJournal:
         )
 
     def take_over(self, gone: int, part: int, parts: int) -> Future[list[Unfinished]]:
-        """Have this worker to do what another one left that is gone: of so many parts one, in order of creation."""
+        """Have this worker to do what one left that is gone: of so many parts one, in order of creation."""
 
         def update(connection: sqlite3.Connection) -> list[Unfinished]:
             rows = connection.execute(_TAKE_OVER, (self._worker, gone, parts, part)).fetchall()
@@ -206,10 +204,6 @@ class SqliteJournal:
         self._ids.difference_update(map(hash, execution_ids))
 
     # Reading
-
-    def unfinished(self) -> list[Unfinished]:
-        """What has no outcome yet, in order of creation."""
-        return list(map(_unfinished, self._read(_ALL_UNFINISHED)))
 
     def find(self, execution_id: str) -> Kept | None:
         """What is kept under an id, with all that the execution gave."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.records import ExecutionRecord
-from spear_wasm.execution.storage import Accepted, ExecutionJournal, Retention, StoredCall
+from spear_wasm.execution.storage import Accepted, ExecutionJournal, Retention, StoredCall, Unfinished
 from spear_wasm.limits import UNSAID
 from spear_wasm.model import ExecutionMode, ExecutionStatus, Outcome, TypedValue, Usage
 from tests.execution.fake_fibers import PATIENCE
@@ -54,6 +54,12 @@ def keep(journal: ExecutionJournal, *records: ExecutionRecord) -> None:
     for each in records:
         journal.accept(accepted(each.sequence, each.task_id))
         done(journal.ended(each))
+
+
+def unfinished(journal: ExecutionJournal) -> list[Unfinished]:
+    """What the journal of a server that serves alone has yet to be done."""
+    left: list[Unfinished] = done(journal.take_over(0, 0, 1))
+    return left
 
 
 def kept(journal: ExecutionJournal, **wanted: Any) -> list[int]:

@@ -137,13 +137,12 @@ class MemoryJournal:
             ]
             for row in taken:
                 row.worker = self._worker
-            return _unfinished(taken)
+            return [
+                Unfinished(each.accepted, each.attempts > 0, each.attempts, each.started_at)
+                for each in sorted(taken, key=lambda each: each.accepted.sequence)
+            ]
 
         return self._write(change)
-
-    def unfinished(self) -> list[Unfinished]:
-        with self._lock:
-            return _unfinished([each for each in self._database.rows.values() if each.record is None])
 
     def find(self, execution_id: str) -> Kept | None:
         row = self._database.rows.get(execution_id)
@@ -172,13 +171,6 @@ class MemoryJournal:
 
     def close(self) -> None:
         self._closed = True
-
-
-def _unfinished(rows: list[Row]) -> list[Unfinished]:
-    return [
-        Unfinished(each.accepted, each.attempts > 0, each.attempts, each.started_at)
-        for each in sorted(rows, key=lambda each: each.accepted.sequence)
-    ]
 
 
 def _brief(record: ExecutionRecord) -> ExecutionRecord:

@@ -26,6 +26,7 @@ from tests.execution.storage.journals import (
     keep,
     kept,
     record,
+    unfinished,
 )
 from tests.execution.storage.memory_journal import Database, MemoryJournal
 
@@ -77,14 +78,14 @@ def test_what_was_accepted_is_unfinished_until_it_has_ended(
     done(journal.started("exec-2"))
     journal.close()
     journal = open_journal()
-    first, second = journal.unfinished()
+    first, second = unfinished(journal)
     assert [first.accepted, second.accepted] == [accepted(1, call=call), accepted(2, call=call)]
     assert first.accepted.stored_call().given() == parameters
     assert (first.was_running, first.attempts) == (False, 0)
     assert (second.was_running, second.attempts) == (True, 2)
     assert kept(journal) == []
     done(journal.ended(record(1)))
-    assert [each.accepted.execution_id for each in journal.unfinished()] == ["exec-2"]
+    assert [each.accepted.execution_id for each in unfinished(journal)] == ["exec-2"]
 
 
 def test_an_integer_that_only_a_double_can_hold_is_kept_as_one() -> None:
@@ -123,7 +124,7 @@ def test_the_first_outcome_stays(journal: ExecutionJournal) -> None:
     found = journal.find("exec-1")
     assert found is not None
     assert found.record == record(1)
-    assert journal.unfinished() == []
+    assert unfinished(journal) == []
 
 
 def test_an_id_that_is_kept_is_refused_and_others_of_its_batch_are_not(journal: ExecutionJournal) -> None:
@@ -149,7 +150,7 @@ def test_a_tasks_outcomes_can_be_forgotten_but_not_what_it_has_yet_to_do(journal
     done(journal.accept(accepted(4)))
     assert sorted(done(journal.forget_task("task"))) == ["exec-1", "exec-3"]
     assert kept(journal) == [2]
-    assert len(journal.unfinished()) == 1
+    assert len(unfinished(journal)) == 1
 
 
 def test_the_oldest_go_where_too_many_are_kept(open_journal: Open) -> None:
@@ -159,7 +160,7 @@ def test_the_oldest_go_where_too_many_are_kept(open_journal: Open) -> None:
     journal.prune()
     done(journal.started("nobody"))  # which comes after it
     assert kept(journal) == [1, 3]
-    assert len(journal.unfinished()) == 1
+    assert len(unfinished(journal)) == 1
 
 
 def test_what_is_too_old_goes(open_journal: Open) -> None:
@@ -219,10 +220,10 @@ def test_an_execution_began_when_its_first_attempt_did(
     journal: ExecutionJournal, clock: SettableClock
 ) -> None:
     done(journal.accept(accepted(1)))
-    assert journal.unfinished()[0].started_at is None
+    assert unfinished(journal)[0].started_at is None
     for _ in range(2):
         done(journal.started("exec-1"))
-        assert journal.unfinished()[0].started_at == NOW
+        assert unfinished(journal)[0].started_at == NOW
         clock.now += 9
 
 

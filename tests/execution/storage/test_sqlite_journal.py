@@ -19,7 +19,7 @@ from spear_wasm.execution.listing import Wanted
 from spear_wasm.execution.storage import Retention, SqliteJournal
 from spear_wasm.model import ExecutionStatus
 from tests.execution.fake_fibers import PATIENCE
-from tests.execution.storage.journals import NOW, PLENTY, accepted, done, keep, record
+from tests.execution.storage.journals import NOW, PLENTY, accepted, done, keep, record, unfinished
 
 Open = Callable[[], SqliteJournal]
 
@@ -52,7 +52,7 @@ def test_a_disk_that_fails_fails_the_whole_batch_and_the_next_is_tried_again(
     other.execute("ALTER TABLE elsewhere RENAME TO executions")
     other.close()
     done(journal.accept(accepted(3)))
-    assert [each.accepted.sequence for each in journal.unfinished()] == [1, 3]
+    assert [each.accepted.sequence for each in unfinished(journal)] == [1, 3]
 
 
 def test_what_comes_while_the_disk_is_busy_shares_one_transaction(journal: SqliteJournal) -> None:
@@ -71,7 +71,7 @@ def test_what_comes_while_the_disk_is_busy_shares_one_transaction(journal: Sqlit
     for write in writes:
         done(write)
     assert statements.count("COMMIT") <= 2
-    assert len(journal.unfinished()) == 50
+    assert len(unfinished(journal)) == 50
 
 
 def counted(journal: SqliteJournal) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -141,7 +141,7 @@ def test_the_journal_of_an_earlier_version_is_taken_over(open_journal: Open, tmp
     journal = open_journal()
     assert counted(journal)[0] == counted(journal)[1] != (0, 0)
     done(journal.started("exec-2"))
-    assert journal.unfinished()[0].started_at == NOW
+    assert unfinished(journal)[0].started_at == NOW
 
 
 GIVEN = {"SCAN started", "SCAN ended", "SCAN CONSTANT ROW", "SCAN 1 CONSTANT ROW"}
@@ -157,7 +157,7 @@ def test_no_question_is_answered_by_reading_everything(journal: SqliteJournal) -
             journal.page(Wanted(task, status, 7), 10)
     journal.newest_of("task", 10)
     journal.find("exec-1")
-    journal.unfinished()
+    unfinished(journal)
     journal.last_sequence()
     keep(journal, record(1))
     done(journal.started("exec-1"))

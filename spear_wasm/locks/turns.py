@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from spear_wasm.artifacts.file_lock import FileLocks
+from spear_wasm.locks.file_locks import FileLocks
 
 LOOK_AGAIN_SECONDS = 0.02
 

@@ -1,4 +1,4 @@
-"""Locks between the processes of a server, for what is on disk."""
+"""Locks between the processes of a server, in a file of its data directory."""
 
 from __future__ import annotations
 
@@ -8,28 +8,14 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from enum import IntEnum
 from pathlib import Path
 
 _FLOCK = "hhqqi4x"
 """The layout of `struct flock` where `off_t` has 64 bits."""
 
 
-class Key(IntEnum):
-    """What one thread of one process does at a time. Whoever holds one asks only for those below it here."""
-
-    ARTIFACTS = 0
-    """Changing files and rows of artifacts together."""
-    CODE = 1
-    """Changing a pair of files of the code cache."""
-    ROOM = 2
-    """Counting bytes that are to be on disk."""
-    COMPILING = 1 << 16
-    """The first of as many as there may be compilations at once."""
-
-
 class FileLocks:
-    """As many locks as there are numbers, in a file of `directory`.
+    """As many locks as there are numbers, in a file of `directory`; `keys` says which stand for what.
 
     The kernel lets go of them with the process, however that ends. Threads exclude each other as processes do.
     """
