@@ -315,11 +315,10 @@ def test_what_held_up_the_line_lets_the_others_go_when_its_time_is_up(open_guest
     guests = open_guests(execution={"max_total_memory": "100MiB"})
     large = guests.task(limits=ResourceLimits(max_memory_bytes=60 << 20))
     small = guests.task("calc", limits=ResourceLimits(max_memory_bytes=1 << 20))
+    new = guests.task(name="new")
     running = guests.spinning(large)
-    blocking = guests.spinning(large, budget_ms=50)
-    behind = guests.submit(
-        guests.task(name="new"), "spin_for", 1, limits=ResourceLimits(max_memory_bytes=1 << 20)
-    )
+    blocking = guests.spinning(large, budget_ms=1000)
+    behind = guests.submit(new, "spin_for", 1, limits=ResourceLimits(max_memory_bytes=1 << 20))
     assert (blocking.status, behind.status) == (PENDING, PENDING)
     assert ended(behind).status is COMPLETED
     assert blocking.status is TIMEOUT

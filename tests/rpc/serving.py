@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
 import sqlite3
 import subprocess
@@ -61,6 +62,7 @@ class Server:
 
     def __init__(self, directory: Path, config: str = "", *, address: str = "127.0.0.1:0") -> None:
         self.data_dir = directory / "data"
+        self.temporary = temporary_of(directory)
         self.process, self._log = launch(directory, config, address=address)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -268,15 +270,30 @@ class Pending:
 def launch(
     directory: Path, config: str = "", *, address: str = "127.0.0.1:0", data_dir: Path | None = None
 ) -> tuple[subprocess.Popen[str], Path]:
-    """Start `spear-wasm serve`; its log goes to the file that is returned."""
+    """Start `spear-wasm serve`; its log goes to the file that is returned.
+
+    Its temporary files lie beside its directory: servers of other runs of the tests must not clear them away.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    temporary_of(directory).mkdir(exist_ok=True)
     config_file, log_file = directory / "config.toml", directory / fresh("log")
     config_file.write_text(config)
     command = [sys.executable, "-m", "spear_wasm.cli", "serve", "--log-format", "json", "--addr", address]
     command += ["--data-dir", str(data_dir or directory / "data"), "--config", str(config_file)]
     with log_file.open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"TMPDIR": str(temporary_of(directory))},
+        )
     return process, log_file
+
+
+def temporary_of(directory: Path) -> Path:
+    """Where servers have their temporary files whose directories lie beside each other."""
+    return directory.parent / "temporary"
 
 
 def upload_parts(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,7 +187,7 @@ def test_what_would_keep_a_reader_waiting_is_not_opened(files: Files) -> None:
 
 def scratches(server: Server) -> set[Path]:
     """The scratch directories that a server has, or has left."""
-    return set((Path(tempfile.gettempdir()) / SCRATCH_HOME).glob(f"{server.process.pid}-*"))
+    return set((server.temporary / SCRATCH_HOME).glob(f"{server.process.pid}-*"))
 
 
 def asleep(files: Files) -> Any:
@@ -240,7 +239,7 @@ def test_what_a_server_that_was_killed_has_left_is_removed_by_the_next(files: Fi
     files.server.process.kill()
     files.server.process.wait()
     assert len(scratches(files.server)) == 1
-    after = Server(tmp_path / "after", f'[runtimes]\nmax_scratch = "{SCRATCH}"\n')
+    after = Server(tmp_path, f'[runtimes]\nmax_scratch = "{SCRATCH}"\n')
     after.upload(program("files"), "files")
     assert value_of(run(after, "list", "/tmp", artifact="files", config={"scratch": 1})) == b""
     assert not scratches(files.server)
