@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import InvalidRequest
 from spear_wasm.execution.entries import check_environment
@@ -45,12 +47,26 @@ def check_stream(request: pb.InvokeFunctionRequest) -> None:
 def _check_what_all_modes_share(request: pb.InvokeFunctionRequest) -> None:
     if not 0 <= request.priority <= MAX_PRIORITY:
         raise InvalidRequest(f"priority is {request.priority}; it must be 0 to {MAX_PRIORITY}")
-    retries = request.context.max_retries
-    if not 0 <= retries <= MAX_RETRIES:
-        raise InvalidRequest(f"context.max_retries is {retries}; it must be 0 to {MAX_RETRIES}")
-    check_environment(request.context.environment, "context.environment")
     if not request.function_name:
         raise InvalidRequest("function_name is empty")
+    if request.execution_id:
+        _check_id(request.execution_id, "execution_id")
+    if request.HasField("context"):
+        _check_context(request.context)
+
+
+def _check_context(context: pb.ExecutionContext) -> None:
+    if not 0 <= context.max_retries <= MAX_RETRIES:
+        raise InvalidRequest(f"context.max_retries is {context.max_retries}; it must be 0 to {MAX_RETRIES}")
+    if context.timeout_ms < 0:
+        raise InvalidRequest(f"context.timeout_ms is {context.timeout_ms}; it must not be negative")
+    _check_id(context.execution_id, "context.execution_id")
+    check_environment(context.environment, "context.environment")
+
+
+def _check_id(execution_id: str, field: str) -> None:
+    if len(execution_id) > MAX_ID_CHARS or not execution_id.isprintable():
+        raise InvalidRequest(f"{field} must be printable text of at most {MAX_ID_CHARS} characters")
 
 
 def asks_for_existing(request: pb.InvokeFunctionRequest) -> bool:
@@ -74,31 +90,31 @@ def asks_for_existing(request: pb.InvokeFunctionRequest) -> bool:
 def call_from(request: pb.InvokeFunctionRequest, task: Task, time_remaining: float | None) -> Call:
     """The call of a task's function, in the time that its RPC has left; None where that does not count.
 
+    The request has been checked.
+
     Raises:
-        InvalidRequest: which field makes no sense, and why.
+        InvalidRequest: a parameter cannot be read.
     """
-    context = request.context
-    if context.timeout_ms < 0:
-        raise InvalidRequest(f"context.timeout_ms is {context.timeout_ms}; it must not be negative")
-    for name, execution_id in (
-        ("execution_id", request.execution_id),
-        ("context.execution_id", context.execution_id),
-    ):
-        if len(execution_id) > MAX_ID_CHARS or not execution_id.isprintable():
-            raise InvalidRequest(f"{name} must be printable text of at most {MAX_ID_CHARS} characters")
-    budgets: list[float] = [context.timeout_ms] if context.timeout_ms else []
-    if time_remaining is not None:
-        budgets.append(max(time_remaining * 1000, 0.001))
-    return Call(
+    call = Call(
         task,
         request.function_name,
         convert.parameters_from(request.parameters),
         convert.limits_from(request.limits) if request.HasField("limits") else UNSAID,
-        min(budgets, default=0),
+        0 if time_remaining is None else max(time_remaining * 1000, 0.001),
         request.execution_id,
-        context.execution_id,
-        request.force_new_instance,
-        request.priority or DEFAULT_PRIORITY,
+        force_new_instance=request.force_new_instance,
+        priority=request.priority or DEFAULT_PRIORITY,
+    )
+    # Most have none, and each of its fields costs something to ask for.
+    return _in_context(call, request.context) if request.HasField("context") else call
+
+
+def _in_context(call: Call, context: pb.ExecutionContext) -> Call:
+    budgets = [budget for budget in (call.budget_ms, context.timeout_ms) if budget]
+    return structs.replace(
+        call,
+        budget_ms=min(budgets, default=0),
+        suggested_id=context.execution_id,
         max_retries=context.max_retries,
         environment=dict(context.environment),
     )
