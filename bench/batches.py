@@ -1,7 +1,9 @@
 """The same calls one by one, many on a stream, and 256 to a batch: calls per CPU-second of the server.
 
-All are asked for by h2load, in turns within each round, with all books kept. What other callers feel of batches is
-measured with one call after the other, alone and beside batches without a pause between them.
+All are asked for by h2load, in turns within each round, with all books kept; and so is our edge alone, which runs
+nothing, for what there is to be saved: a stream can be no cheaper than one of nothing, nor a batch than its sandboxes.
+What other callers feel of batches is measured with one call after the other, alone and beside batches without a pause
+between them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from google.protobuf.message import Message
 from bench import h2load
 from bench.figure import Figure, median_ratio, percentile
 from bench.rpc_cost import METHOD, completed, existing_task
-from bench.servers import FIXTURES, Server, spear_server
+from bench.servers import FIXTURES, Server, running, spear_server
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.client import Client
 
@@ -37,22 +39,29 @@ def measure() -> list[Figure]:
     with (
         tempfile.TemporaryDirectory() as folder,
         spear_server(Path(folder)) as server,
+        running(["bench.peers.our_edge"], Path(folder) / "edge.log") as edge,
         Client(server.address) as client,
     ):
         client.upload(FIXTURES / "calc.wasm", name="calc")
         request = existing_task(client.call("calc", "add", 20, 22).task_id)
         body = Path(folder) / "body"
-        return _costs(server, client, request, body) + _latencies(server, request, body)
+        return _costs(server, edge, client, request, body) + _latencies(server, request, body)
 
 
-def _costs(server: Server, client: Client, request: pb.InvokeFunctionRequest, body: Path) -> list[Figure]:
-    def ask(method: str, message: Message, requests: int, times: int = 1) -> None:
-        h2load.run(server.address, f"{SERVICE}/{method}", message, requests, body, times=times)
+def _costs(
+    server: Server, edge: Server, client: Client, request: pb.InvokeFunctionRequest, body: Path
+) -> list[Figure]:
+    def ask(asked: Server, method: str, message: Message, requests: int, times: int = 1) -> float:
+        start = asked.cpu_seconds()
+        h2load.run(asked.address, f"{SERVICE}/{method}", message, requests, body, times=times)
+        return (asked.cpu_seconds() - start) / CALLS * 1e6
 
-    ways: dict[str, Callable[[], None]] = {
-        "unary": lambda: ask("InvokeFunction", request, CALLS),
-        "stream": lambda: ask("InvokeStream", request, CALLS // INPUTS, INPUTS),
-        "batch": lambda: ask("InvokeBatch", batch_of(request), CALLS // INPUTS),
+    ways: dict[str, Callable[[], float]] = {
+        "unary": lambda: ask(server, "InvokeFunction", request, CALLS),
+        "stream": lambda: ask(server, "InvokeStream", request, CALLS // INPUTS, INPUTS),
+        "batch": lambda: ask(server, "InvokeBatch", batch_of(request), CALLS // INPUTS),
+        "unary, of nothing": lambda: ask(edge, "InvokeFunction", request, CALLS),
+        "stream, of nothing": lambda: ask(edge, "InvokeStream", request, CALLS // INPUTS, INPUTS),
     }
     costs: dict[str, list[float]] = {name: [] for name in ways}
     before = completed(client)
@@ -60,10 +69,8 @@ def _costs(server: Server, client: Client, request: pb.InvokeFunctionRequest, bo
         way()
     for _ in range(ROUNDS):
         for name, way in ways.items():
-            start = server.cpu_seconds()
-            way()
-            costs[name].append((server.cpu_seconds() - start) / CALLS * 1e6)
-    if completed(client) - before != len(ways) * (ROUNDS + 1) * CALLS:
+            costs[name].append(way())
+    if completed(client) - before != 3 * (ROUNDS + 1) * CALLS:
         raise RuntimeError("not every call that h2load made was completed")
     return [
         Figure(
