@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections import Counter, deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from spear_wasm.execution.execution import Call, Execution
     from spear_wasm.execution.manager import TaskExecutionManager
     from spear_wasm.execution.task import Task
+    from spear_wasm.rpc.edge import Conversation
 
+GONE = "the caller went away"
 RETRY_AFTER_SECONDS = 1.0
 GROUP = 16
 """Inputs that take each step together."""
@@ -65,34 +69,41 @@ def check_batch(request: pb.InvokeBatchRequest, config: BatchConfig) -> None:
 
 
 class Batches:
-    """The batches under way. For the event loop's thread.
+    """The batches under way.
 
-    They take turns on it: between any two of their slices whatever else is to be done is done.
+    They take turns on the thread that reads requests, one slice each: a thread of their own would hold the interpreter
+    most of the time, and each request would wait for it again and again. What else there is to be done on that thread
+    is done between any two of their turns.
     """
 
     def __init__(self, manager: TaskExecutionManager, config: BatchConfig, slice_seconds: float) -> None:
-        self._manager = manager
-        self._config = config
+        self.manager = manager
+        self.config = config
         self._slice_seconds = slice_seconds
-        self._turns = asyncio.Lock()
-        self._of_task: Counter[Task] = Counter()
+        self._of_task: Counter[Task] = Counter()  # the event loop's
+        self._lock = threading.Lock()
+        # guards: all below
+        self._open: set[Batch] = set()
+        """Those that `run` sees to their end."""
+        self._line: dict[Batch, None] = {}
+        """Those that want a turn, in order."""
+        self._turn_comes = False
 
-    def begin(self, call: Call, request: pb.InvokeBatchRequest, seconds_left: float | None) -> Batch:
+    def begin(self, call: Call, request: pb.InvokeBatchRequest, conversation: Conversation) -> Batch:
         """A batch of a linked task, the first of whose inputs is submitted; to be seen to its end by `run`.
 
         Raises:
             SpearError: what is against all of its calls; none has begun.
         """
         self._check_room(call.task)
-        batch = Batch(self._manager, call, request, self._config, seconds_left)
+        batch = Batch(self, call, request, conversation)
         batch.feed(0)
         return batch
 
     def _check_room(self, task: Task) -> None:
         under_way = self._of_task.total()
-        if under_way >= self._config.max_batches or is_at_share(
-            self._of_task[task], self._config.max_batches - under_way
-        ):
+        most = self.config.max_batches
+        if under_way >= most or is_at_share(self._of_task[task], most - under_way):
             raise ServerBusy(
                 f"{under_way} batches are under way, {self._of_task[task]} of them of task {shown(task.name)}: "
                 "the server's bound, or the task's share of it",
@@ -103,69 +114,131 @@ class Batches:
         """See a batch to its end; whoever cancels this ends what runs of it."""
         self._of_task[batch.task] += 1
         try:
-            while not batch.is_over:
-                if batch.can_feed:
-                    async with self._turns:
-                        await asyncio.sleep(0)
-                        batch.feed(self._slice_seconds)
-                else:
-                    await batch.news()
+            with self._lock:
+                self._open.add(batch)
+            self.want_turn(batch)
+            return await batch.response
         finally:
-            batch.close()
+            self._leave(batch)
             self._of_task[batch.task] -= 1
             if not self._of_task[batch.task]:
                 del self._of_task[batch.task]
-        return batch.response()
+
+    def _leave(self, batch: Batch) -> None:
+        batch.close()
+        with self._lock:
+            self._open.discard(batch)
+            self._line.pop(batch, None)  # what was asked for through it comes all the same
+
+    def want_turn(self, batch: Batch) -> None:
+        """For a batch: it has something to do. On any thread."""
+        with self._lock:
+            if batch in self._open:
+                self._line[batch] = None
+                self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        """Have the next turn come behind all else that there is to do. The lock is held."""
+        if self._line and not self._turn_comes:
+            self._turn_comes = True
+            # One that is in the line has a conversation that has not ended.
+            next(iter(self._line)).conversation.soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """On the polling thread."""
+        with self._lock:
+            self._turn_comes = False
+            batch = next(iter(self._line), None)
+            if batch is not None:
+                del self._line[batch]
+        if batch is not None:
+            batch.take_turn(self._slice_seconds)
+        with self._lock:
+            self._ask_for_turn()
 
 
 class Batch:
-    """The executions of one batch and their answers.
+    """The executions of one batch and their answers. Whoever has its turn owns it.
 
     It feeds itself: as many as `max_running` are under way at once, and of those one at most waits in the line. So
     many inputs are no more in others' way than one call, and wait here for the places that the line gives their task.
+    Whatever happens on another thread is left for its next turn.
     """
 
     def __init__(
-        self,
-        manager: TaskExecutionManager,
-        call: Call,
-        request: pb.InvokeBatchRequest,
-        config: BatchConfig,
-        seconds_left: float | None,
+        self, batches: Batches, call: Call, request: pb.InvokeBatchRequest, conversation: Conversation
     ) -> None:
         self.task = call.task
-        self._manager = manager
+        self.conversation = conversation
+        self._loop = asyncio.get_running_loop()
+        self.response: asyncio.Future[pb.InvokeBatchResponse] = self._loop.create_future()
+        """All answers, once it is over."""
+        self._manager = batches.manager
         self._call = BoundCall(structs.replace(call, in_batch=True))
         self._inputs = request.inputs
-        self._config = config
+        self._config = batches.config
+        self._want_turn = partial(batches.want_turn, self)
+        seconds_left = conversation.time_remaining()
         self._deadline = math.inf if seconds_left is None else time.monotonic() + seconds_left
         self._response = pb.InvokeBatchResponse()
         self._answers = [self._response.answers.add() for _ in request.inputs]
-        self._room = int(config.max_output)
+        self._room = int(self._config.max_output)
         self._waiting = deque(range(len(request.inputs)))
         self._group: deque[tuple[int, Execution]] = deque()
         """Inputs that are executions already, and have not been submitted."""
         self._began = False
-        self._under_way: dict[Execution, int] = {}
         self._held_up = False
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._lock = threading.Lock()
+        # guards: all below, which any thread changes
+        self._under_way: dict[Execution, int] = {}
+        self._ended: list[tuple[int, Execution]] = []
+        """What has ended since the last turn."""
+        self._may_go_on = False
+        """Whether what held it up may be over, since the last turn."""
+        self._is_closed = False
+
+    def take_turn(self, seconds: float) -> None:
+        """Answer what has ended, and feed it for about so long, at most twice as long."""
+        try:
+            self._take_news()
+            self.feed(seconds)
+        except Exception as error:  # noqa: BLE001  whoever waits for the batch is told
+            self._loop.call_soon_threadsafe(self._settle, error)
+        else:
+            if self._can_feed:
+                self._want_turn()
+            elif self._is_over:
+                self._loop.call_soon_threadsafe(self._settle, None)
+
+    def _take_news(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, []
+            goes_on, self._may_go_on = self._may_go_on, False
+        if goes_on:
+            self._held_up = False
+        for number, execution in ended:
+            self._answer(number, execution)
 
     @property
-    def can_feed(self) -> bool:
+    def _is_over(self) -> bool:
+        if self._waiting or self._group:
+            return False
+        with self._lock:
+            return not self._under_way and not self._ended
+
+    def _settle(self, error: Exception | None) -> None:
+        if self.response.done():
+            return
+        if error is None:
+            self.response.set_result(self._response)
+        else:
+            self.response.set_exception(error)
+
+    @property
+    def _can_feed(self) -> bool:
         """Whether another input may be submitted now."""
         waits = self._waiting or self._group
         return bool(waits) and not self._held_up and len(self._under_way) < self._config.max_running
-
-    @property
-    def is_over(self) -> bool:
-        """Whether every input has its answer."""
-        return not self._waiting and not self._group and not self._under_way
-
-    async def news(self) -> None:
-        """Wait until an execution has ended, or it is time to try again."""
-        await self._news.wait()
-        self._news.clear()
 
     def feed(self, seconds: float) -> None:
         """Submit inputs for about so long, at most twice as long, and while there is room for them.
@@ -174,7 +247,7 @@ class Batch:
             SpearError: the first is refused, for a reason that is not its own.
         """
         until = time.monotonic() + seconds
-        while self.can_feed:
+        while self._can_feed:
             self._group = self._group or self._next_group()
             for number, execution in self._submit(time.monotonic() + seconds):
                 self._answer(number, execution)
@@ -233,32 +306,36 @@ class Batch:
         if not self._began:
             raise busy
         self._held_up = True
-        self._loop.call_later(busy.retry_after or RETRY_AFTER_SECONDS, self._go_on)
+        seconds = busy.retry_after or RETRY_AFTER_SECONDS
+        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._go_on)
 
     def _go_on(self) -> None:
-        self._held_up = False
-        self._news.set()
+        """On any thread."""
+        with self._lock:
+            self._may_go_on = True
+        self._want_turn()
 
     def _follow(self, number: int, execution: Execution) -> None:
-        self._under_way[execution] = number
-        execution.on_begin = self._on_begin
+        with self._lock:
+            is_wanted = not self._is_closed
+            if is_wanted:
+                self._under_way[execution] = number
+        if not is_wanted:
+            self._manager.cancel(execution, GONE)
+            return
+        execution.on_begin = self._go_on
         # While it waits in the line the next one would, too. Asked last: whoever begins it looks for `on_begin` then.
         self._held_up = execution.status is ExecutionStatus.PENDING
         execution.add_done_callback(self._on_end)
 
-    def _on_begin(self) -> None:
-        """On whatever thread begins it."""
-        self._loop.call_soon_threadsafe(self._go_on)
-
     def _on_end(self, execution: Execution) -> None:
         """On whatever thread ended it."""
-        self._loop.call_soon_threadsafe(self._ended, execution)
-
-    def _ended(self, execution: Execution) -> None:
-        number = self._under_way.pop(execution, None)
-        if number is not None:
-            self._answer(number, execution)
-            self._go_on()
+        with self._lock:
+            number = self._under_way.pop(execution, None)
+            if number is None:
+                return
+            self._ended.append((number, execution))
+        self._go_on()
 
     def _answer(self, number: int, execution: Execution) -> None:
         answer = self._answers[number]
@@ -282,10 +359,8 @@ class Batch:
 
     def close(self) -> None:
         """End what runs of it."""
-        under_way, self._under_way = self._under_way, {}
+        with self._lock:
+            self._is_closed = True
+            under_way, self._under_way = self._under_way, {}
         for execution in under_way:
-            self._manager.cancel(execution, "the caller went away")
-
-    def response(self) -> pb.InvokeBatchResponse:
-        """All answers, once it is over."""
-        return self._response
+            self._manager.cancel(execution, GONE)

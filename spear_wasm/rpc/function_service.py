@@ -128,13 +128,15 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             self._call_streams.discard(stream)
 
     @reporting_errors
-    async def InvokeBatch(self, request: pb.InvokeBatchRequest, context: Context) -> pb.InvokeBatchResponse:
+    async def InvokeBatch(  # type: ignore[override]  # as for InvokeStream
+        self, request: pb.InvokeBatchRequest, context: Conversation
+    ) -> pb.InvokeBatchResponse:
         """Run a function over many inputs, and answer when all have ended."""
         check_batch(request, self._host.config.batches)
         batch = await self._called_tasks.submit(
             request.call,
             _no_time_limit,
-            lambda call: self._batches.begin(call, request, context.time_remaining()),
+            lambda call: self._batches.begin(call, request, context),
             check=BoundCall,
         )
         return await self._batches.run(batch)

@@ -7,7 +7,7 @@ import itertools
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -28,6 +28,7 @@ from spear_wasm.host import open_host
 from spear_wasm.model import Parameter
 from spear_wasm.rpc.batches import Batches
 from spear_wasm.rpc.called_tasks import CalledTasks
+from spear_wasm.rpc.edge import Conversation
 from spear_wasm.rpc.others import NoOthers
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import (
@@ -169,6 +170,16 @@ def test_the_budget_of_one_begins_when_its_turn_comes(server: Server) -> None:
     assert all(value_of(answer) >= 99 for answer in answers)
 
 
+class ThreadOfLoop:
+    """As much of a conversation as a batch needs; whose polling thread is the event loop's."""
+
+    def __init__(self) -> None:
+        self.soon = asyncio.get_running_loop().call_soon_threadsafe
+
+    def time_remaining(self) -> None:
+        """There is no end."""
+
+
 def test_an_input_is_read_once_however_often_its_batch_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,8 +204,9 @@ def test_an_input_is_read_once_however_often_its_batch_is_interrupted(
         batches = Batches(host.manager, host.config.batches, slice_seconds=0.0)
 
         async def answers() -> pb.InvokeBatchResponse:
+            conversation = cast("Conversation", ThreadOfLoop())
             batch = await called_tasks.submit(
-                request.call, lambda: None, lambda call: batches.begin(call, request, None), BoundCall
+                request.call, lambda: None, lambda call: batches.begin(call, request, conversation), BoundCall
             )
             return await batches.run(batch)
 

@@ -154,6 +154,10 @@ class Conversation:
 
         self._rpc.send(message, sent)
 
+    def soon(self, action: Callable[[], None]) -> None:
+        """Have something called on the polling thread, behind what came before; for any thread, as above."""
+        self._rpc.soon(action)
+
     def _give_up(self) -> None:
         if self._task is not None:
             self._task.cancel()

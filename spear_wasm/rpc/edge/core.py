@@ -67,6 +67,10 @@ class Rpc:
 
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), on_close)
 
+    def soon(self, action: Callable[[], None]) -> None:
+        """Have something called on the thread that polls, behind what has come before."""
+        self._call.start_server_batch((), lambda _: action())  # nothing to do is done at once
+
     def send(self, message: bytes, sent: Callable[[bool], None]) -> None:
         """Send a message. One at a time; `sent` is told whether the transport has taken it, as the caller reads."""
         operations = [cygrpc.SendMessageOperation(message, _NO_FLAGS), *self._opening()]
