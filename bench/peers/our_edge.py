@@ -56,9 +56,10 @@ class _Service(function_pb2_grpc.FunctionServiceServicer):
         await answers.over.wait()
 
 
-def _answer_at_once(request: function_pb2.InvokeFunctionRequest, call: UnaryCall) -> bool:
-    call.answer(answer(run_nothing, request))
-    return True
+def _answer_at_once(calls: list[UnaryCall]) -> list[UnaryCall]:
+    for call in calls:
+        call.answer(answer(run_nothing, call.request))
+    return []
 
 
 async def main() -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import structlog
 
 from spear_wasm.api import function_pb2 as pb
-from spear_wasm.errors import ReaderStalled, ServerDraining
+from spear_wasm.errors import ReaderStalled, ServerDraining, SpearError
+from spear_wasm.rpc.edge import Gathering
 from spear_wasm.rpc.executions import ended_response
 from spear_wasm.rpc.refusals import refusal
 from spear_wasm.rpc.status import reported
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from spear_wasm.execution.execution import Execution
     from spear_wasm.host import Host
     from spear_wasm.rpc.edge import Conversation
+    from spear_wasm.rpc.quick_calls import QuickCalls
 
 log = structlog.get_logger()
 
 Remaining: TypeAlias = Callable[[], "float | None"]
-BeginAtOnce: TypeAlias = "Callable[[pb.InvokeFunctionRequest, Remaining], Execution | None]"
 Invoke: TypeAlias = "Callable[[pb.InvokeFunctionRequest, Remaining], Awaitable[pb.InvokeFunctionResponse]]"
 
 METHOD = "InvokeStream"
@@ -38,6 +39,14 @@ class Place(NamedTuple):
     size: int
 
 
+class Asked(NamedTuple):
+    """A request that has been read."""
+
+    request: pb.InvokeFunctionRequest
+    place: Place
+    time_remaining: Remaining
+
+
 class CallStream:
     """One stream of calls.
 
@@ -46,15 +55,14 @@ class CallStream:
     come here; what the lock guards is done under it, and nothing is asked of the conversation but under it, since
     nothing may be once `run` has returned.
 
-    Requests are read while the calls under way and the answers that nobody has read leave room for more.
-    `begin_at_once` gives a request's execution where nothing has to be waited for first, and `invoke` answers any
-    other.
+    Requests are read while the calls under way and the answers that nobody has read leave room for more. What the
+    `quick_calls` cannot begin at once `invoke` answers.
     """
 
     def __init__(
-        self, begin_at_once: BeginAtOnce, invoke: Invoke, host: Host, conversation: Conversation
+        self, quick_calls: QuickCalls, invoke: Invoke, host: Host, conversation: Conversation
     ) -> None:
-        self._begin_at_once = begin_at_once
+        self._quick_calls = quick_calls
         self._invoke = invoke
         self._manager = host.manager
         self._bounds = host.config.call_streams
@@ -62,6 +70,7 @@ class CallStream:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()  # the loop's
         self._slow_calls: set[asyncio.Task[None]] = set()  # the loop's, too
+        self._at_hand = Gathering(self._begin)  # the polling thread's
         self._lock = threading.Lock()
         # guards: all below
         self._executions: dict[Execution, Place] = {}
@@ -138,9 +147,13 @@ class CallStream:
             self._unanswered += 1
             self._bytes += size
             place = Place(self._requests, size)
-        self._begin(request, place)
-        with self._lock:
             self._read_on()
+        self._at_hand.add(Asked(request, place, self._conversation.time_remaining), self._soon)
+
+    def _soon(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._conversation.soon(action)
 
     def _take_no_more(self) -> None:
         self._takes_requests = False
@@ -150,18 +163,17 @@ class CallStream:
         if not self._takes_requests and not self._unanswered:
             self._loop.call_soon_threadsafe(self._over.set)
 
-    def _begin(self, request: pb.InvokeFunctionRequest, place: Place) -> None:
-        try:
-            execution = self._begin_at_once(request, self._conversation.time_remaining)
-        except Exception as error:  # noqa: BLE001  it is the end of this call alone
-            self._answer(place, refusal(reported(error, METHOD)))
-            return
-        if execution is None:
-            self._loop.call_soon_threadsafe(self._begin_slowly, request, place)
-        elif execution.done:
-            self._answer_ended(place, execution)
-        else:
-            self._follow(execution, place)
+    def _begin(self, requests: list[Asked]) -> None:
+        for part in self._quick_calls.begin(requests):
+            for asked, begun in part:
+                if begun is None:
+                    self._loop.call_soon_threadsafe(self._begin_slowly, asked)
+                elif isinstance(begun, SpearError):  # it is the end of this call alone
+                    self._answer(asked.place, refusal(begun))
+                elif begun.done:
+                    self._answer_ended(asked.place, begun)
+                else:
+                    self._follow(begun, asked.place)
 
     def _follow(self, execution: Execution, place: Place) -> None:
         with self._lock:
@@ -179,19 +191,19 @@ class CallStream:
         if place is not None:
             self._answer_ended(place, execution)
 
-    def _begin_slowly(self, request: pb.InvokeFunctionRequest, place: Place) -> None:
+    def _begin_slowly(self, asked: Asked) -> None:
         """On the loop."""
         if not self._is_closed:
-            call = self._loop.create_task(self._answer_in_time(request, place))
+            call = self._loop.create_task(self._answer_in_time(asked))
             self._slow_calls.add(call)
             call.add_done_callback(self._slow_calls.discard)
 
-    async def _answer_in_time(self, request: pb.InvokeFunctionRequest, place: Place) -> None:
+    async def _answer_in_time(self, asked: Asked) -> None:
         try:
-            answer = await self._invoke(request, self._conversation.time_remaining)
-        except Exception as error:  # noqa: BLE001  as above
+            answer = await self._invoke(asked.request, asked.time_remaining)
+        except Exception as error:  # noqa: BLE001  it is the end of this call alone
             answer = refusal(reported(error, METHOD))
-        self._answer(place, answer)
+        self._answer(asked.place, answer)
 
     # Answers
 

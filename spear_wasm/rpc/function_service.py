@@ -120,7 +120,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self, requests: object, context: Conversation
     ) -> None:
         """Run a function for each request, many of them at once, and answer as they end."""
-        stream = CallStream(self.quick_calls.begin, self._invoke, self._host, context)
+        stream = CallStream(self.quick_calls, self._invoke, self._host, context)
         self._call_streams.add(stream)
         try:
             await stream.run()

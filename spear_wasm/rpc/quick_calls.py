@@ -1,16 +1,18 @@
-"""Calls that need nothing done before their guest runs: answered on the thread that reads the request."""
+"""Calls that need nothing done before their guest runs: answered on the thread that reads the requests."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
+from spear_wasm.errors import SpearError
 from spear_wasm.rpc.durable_calls import is_durable
 from spear_wasm.rpc.executions import ended_response
 from spear_wasm.rpc.invocations import check_invocation
 from spear_wasm.rpc.status import refuse, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from spear_wasm.api import function_pb2 as pb
     from spear_wasm.execution.execution import Call, Execution
@@ -19,6 +21,26 @@ if TYPE_CHECKING:
     from spear_wasm.rpc.edge import UnaryCall
 
 METHOD = "InvokeFunction"
+
+Begun: TypeAlias = "Execution | SpearError | None"
+"""The execution of a call, or why it is refused; None where something has to be done before it can begin."""
+
+
+class Asked(Protocol):
+    """A call that has been read."""
+
+    @property
+    def request(self) -> pb.InvokeFunctionRequest:
+        """What is to be called."""
+        ...
+
+    @property
+    def time_remaining(self) -> Callable[[], float | None]:
+        """Tells the seconds that the caller waits yet; None where that has no end."""
+        ...
+
+
+AnyAsked = TypeVar("AnyAsked", bound=Asked)
 
 
 class QuickCalls:
@@ -30,43 +52,60 @@ class QuickCalls:
     def __init__(self, host: Host, called_tasks: CalledTasks) -> None:
         self._manager = host.manager
         self._called_tasks = called_tasks
+        self._slice_seconds = host.config.engine.tick
 
-    def begin(
-        self, request: pb.InvokeFunctionRequest, time_remaining: Callable[[], float | None]
-    ) -> Execution | None:
-        """The execution of a call; None where something has to be done first. `time_remaining` is in seconds.
+    def begin(self, asked: Sequence[AnyAsked]) -> Iterator[list[tuple[AnyAsked, Begun]]]:
+        """What becomes of calls, in their order.
 
-        Raises:
-            SpearError: why the call is refused.
+        They come in parts, each of what began within a slice: to be told of before other guests run.
         """
-        check_invocation(request)
-        if is_durable(request):
-            return None
-        return self._called_tasks.submit_at_once(request, time_remaining, self.submit)
+        part: list[tuple[AnyAsked, Begun]] = []
+        until = time.monotonic() + self._slice_seconds
+        for each in asked:
+            part.append((each, self._begin(each)))
+            if time.monotonic() >= until:
+                yield part
+                part = []
+                until = time.monotonic() + self._slice_seconds
+        if part:
+            yield part
+
+    def _begin(self, asked: Asked) -> Begun:
+        request = asked.request
+        try:
+            check_invocation(request)
+            if is_durable(request):
+                return None
+            return self._called_tasks.submit_at_once(request, asked.time_remaining, self.submit)
+        except Exception as error:  # noqa: BLE001  what it is, the caller is told
+            return reported(error, METHOD)
 
     def submit(self, call: Call) -> Execution:
         """The execution of a call, which has ended already where the guest is a quick one."""
         return self._manager.submit(call, on_the_spot=True)
 
-    def answer(self, request: pb.InvokeFunctionRequest, call: UnaryCall) -> bool:
-        """Whether the call is answered here: now, or as soon as its execution has ended."""
-        try:
-            execution = self.begin(request, call.time_remaining)
-        except Exception as error:  # noqa: BLE001  what it is, the caller is told
-            refuse(call, reported(error, METHOD))
-            return True
-        if execution is None:
-            return False
-        if execution.done:
-            _tell_end(call, execution)
-        else:
-            execution.add_done_callback(lambda ended: _tell_end(call, ended))
-            call.when_closed(lambda gone: self._on_closed(execution, gone))
-        return True
+    def answer(self, calls: list[UnaryCall]) -> list[UnaryCall]:
+        """Answer calls, now or as soon as their executions have ended; those that are not answered here."""
+        left = []
+        for part in self.begin(calls):
+            for call, begun in part:
+                if begun is None:
+                    left.append(call)
+                elif isinstance(begun, SpearError):
+                    refuse(call, begun)
+                elif begun.done:
+                    _tell_end(call, begun)
+                else:
+                    self._tell_end_of(begun, call)
+        return left
 
-    def _on_closed(self, execution: Execution, gone: bool) -> None:  # noqa: FBT001  as core tells it
-        if gone and not execution.done:
-            self._manager.cancel(execution, "the caller went away")
+    def _tell_end_of(self, execution: Execution, call: UnaryCall) -> None:
+        def on_closed(gone: bool) -> None:  # noqa: FBT001  as core tells it
+            if gone and not execution.done:
+                self._manager.cancel(execution, "the caller went away")
+
+        execution.add_done_callback(lambda ended: _tell_end(call, ended))
+        call.when_closed(on_closed)
 
 
 def _tell_end(call: UnaryCall, execution: Execution) -> None:

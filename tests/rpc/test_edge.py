@@ -88,7 +88,8 @@ class Running:
         self.service = Bytes()
         self.stopped = False
         self._check = check
-        self.at_once: Callable[[str, UnaryCall], bool] | None = None
+        self.at_once: Callable[[UnaryCall], bool] | None = None
+        """Whether it answers a call."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -104,7 +105,10 @@ class Running:
         }
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         if self.at_once is not None:
-            self.server.try_at_once(f"/{SERVICE}/echo", self.at_once)
+            answers = self.at_once
+            self.server.try_at_once(
+                f"/{SERVICE}/echo", lambda calls: [call for call in calls if not answers(call)]
+            )
         self.port = self.server.bind("127.0.0.1:0", None)
         self.server.start()
 
@@ -267,14 +271,14 @@ def test_a_writer_waits_for_its_reader_and_ends_with_him(running: Running) -> No
 def test_what_is_tried_first_may_answer_at_once_or_leave_it(unstarted: Running) -> None:
     threads: list[str] = []
 
-    def at_once(request: str, call: UnaryCall) -> bool:
+    def at_once(call: UnaryCall) -> bool:
         threads.append(threading.current_thread().name)
-        if request == "leave it":
+        if call.request == "leave it":
             return False
-        if request == "refuse":
+        if call.request == "refuse":
             call.finish_with(grpc.StatusCode.ABORTED, "refused", ())
         else:
-            call.answer(f"{request} at once")
+            call.answer(f"{call.request} at once")
         return True
 
     unstarted.at_once = at_once
@@ -291,7 +295,7 @@ def test_what_is_tried_first_may_answer_at_once_or_leave_it(unstarted: Running) 
 def test_a_call_may_be_answered_by_any_thread_when_its_time_comes(unstarted: Running) -> None:
     held: Future[UnaryCall] = Future()
 
-    def at_once(request: str, call: UnaryCall) -> bool:
+    def at_once(call: UnaryCall) -> bool:
         held.set_result(call)
         return True
 
@@ -307,7 +311,7 @@ def test_a_call_that_is_answered_after_its_end_holds_up_the_stop_and_harms_nobod
     held: Future[UnaryCall] = Future()
     closed = threading.Event()
 
-    def at_once(request: str, call: UnaryCall) -> bool:
+    def at_once(call: UnaryCall) -> bool:
         call.when_closed(lambda gone: closed.set())
         held.set_result(call)
         return True

@@ -12,11 +12,14 @@ import grpc
 
 from spear_wasm.rpc.edge.conversation import NO_MESSAGE, Conversation
 from spear_wasm.rpc.edge.core import Core, Metadata, Rpc
-from spear_wasm.rpc.edge.method import AnswerAtOnce, Method, method_of
+from spear_wasm.rpc.edge.gathering import Gathering
+from spear_wasm.rpc.edge.method import Method, method_of
 from spear_wasm.rpc.edge.unary_call import UnaryCall
 
 Check: TypeAlias = "Callable[[Rpc], bool]"
 """Whether an RPC may go on; where it may not, it has been finished."""
+AnswerAtOnce: TypeAlias = "Callable[[list[UnaryCall]], Iterable[UnaryCall]]"
+"""Takes calls of a method that have been read. Those that it answers neither now nor later, but a coroutine does."""
 
 
 class _Details(NamedTuple):
@@ -30,7 +33,7 @@ class EdgeServer:
     """A gRPC server, to which generated code adds services as to grpcio's own.
 
     RPCs come in on a thread of its own. Handlers are coroutines, and run on the event loop of whoever starts the
-    server. A method may have something tried first, on the thread that reads the request: what can be answered
+    server. A method may have something tried first, on the thread that reads the requests: what can be answered
     there needs no other thread and no loop.
     """
 
@@ -38,7 +41,7 @@ class EdgeServer:
         self._core = Core(options, self._on_rpc)
         self._check = check
         self._tables: list[grpc.GenericRpcHandler] = []
-        self._at_once: dict[str, AnswerAtOnce] = {}
+        self._at_once: dict[str, Gathering[UnaryCall]] = {}
         self._methods: dict[str, Method] = {}  # those that were asked for; the polling thread's
         self._conversations: set[asyncio.Task[None]] = set()  # the event loop's
         self._is_stopping = self._is_closed = False
@@ -58,7 +61,12 @@ class EdgeServer:
 
     def try_at_once(self, method: str, at_once: AnswerAtOnce) -> None:
         """Try this first for a method, `/SERVICE/NAME`, on the polling thread; it must not block or raise."""
-        self._at_once[method] = at_once
+
+        def answer(calls: list[UnaryCall]) -> None:
+            for call in at_once(calls):
+                self._loop.call_soon_threadsafe(self._converse, call.rpc, call.method, call.request)
+
+        self._at_once[method] = Gathering(answer)
 
     def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Listen on `HOST:PORT`; returns the port, or 0 where that cannot be: the server is of no use then."""
@@ -107,7 +115,7 @@ class EdgeServer:
         for table in self._tables:
             handler = table.service(details)  # type: ignore[arg-type]  # it looks at the names alone
             if handler is not None:
-                method = self._methods[rpc.method] = method_of(handler, self._at_once.get(rpc.method))
+                method = self._methods[rpc.method] = method_of(handler)
                 return method
         return None
 
@@ -125,7 +133,10 @@ class EdgeServer:
         except Exception:  # noqa: BLE001  each kind of message has errors of its own
             rpc.finish_with(grpc.StatusCode.INTERNAL, NO_MESSAGE)
             return
-        if method.at_once is None or not method.at_once(request, UnaryCall(rpc, method.encode)):
+        at_once = self._at_once.get(rpc.method)
+        if at_once is not None:
+            at_once.add(UnaryCall(rpc, method, request), rpc.soon)
+        else:
             self._loop.call_soon_threadsafe(self._converse, rpc, method, request)
 
     # RPCs, on the event loop

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import grpc
 
     from spear_wasm.rpc.edge.core import Metadata, Rpc
+    from spear_wasm.rpc.edge.method import Method
 
 
 class UnaryCall:
-    """What is left of such an RPC once its request has been read: to be answered, once."""
+    """What is left of such an RPC once its `request` has been read: to be answered, once."""
 
-    __slots__ = ("_encode", "_rpc", "time_remaining", "when_closed")
+    __slots__ = ("method", "request", "rpc", "time_remaining", "when_closed")
 
-    def __init__(self, rpc: Rpc, encode: Callable[[Any], bytes]) -> None:
-        self._rpc = rpc
-        self._encode = encode
+    def __init__(self, rpc: Rpc, method: Method, request: Any) -> None:  # noqa: ANN401  a message of the method's
+        self.rpc = rpc
+        self.method = method
+        self.request = request
         self.time_remaining = rpc.time_remaining
         self.when_closed = rpc.when_closed
 
     def answer(self, response: object) -> None:
         """Send the response."""
-        self._rpc.finish(self._encode(response))
+        self.rpc.finish(self.method.encode(response))
 
     def finish_with(self, status: grpc.StatusCode, details: str, metadata: Metadata) -> None:
         """Send a status instead."""
-        self._rpc.finish_with(status, details, metadata)
+        self.rpc.finish_with(status, details, metadata)

@@ -1,0 +1,54 @@
+"""What is there at one time, handled together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeAlias, TypeVar
+
+Item = TypeVar("Item")
+Soon: TypeAlias = Callable[[Callable[[], None]], None]
+"""Has something called on the polling thread, behind what has come before."""
+
+MOST: Final = 16
+
+
+class Gathering(Generic[Item]):
+    """Collects items that are there already, up to `MOST`, and has them handled together. For the polling thread.
+
+    Nobody waits for what has yet to come. Of what a call needs, each step touches much that the next one does not, and
+    that the processor's caches have lost when it comes round again: taken for several calls before the next step,
+    all of them cost half (`bench/rpc_cost.py`).
+    """
+
+    def __init__(self, handle: Callable[[list[Item]], None]) -> None:
+        """`handle` must neither block nor raise."""
+        self._handle = handle
+        self._items: list[Item] = []
+        self._looks = False
+        """Whether another look comes."""
+        self._seen = 0
+        """How many items there were when that was asked for."""
+
+    def add(self, item: Item, soon: Soon) -> None:
+        """One more, and a way to come back to it."""
+        self._items.append(item)
+        self._soon = soon
+        if len(self._items) >= MOST:
+            self._handle_all()
+        elif not self._looks:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._looks, self._seen = True, len(self._items)
+        self._soon(self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        if len(self._items) > self._seen:
+            self._look_again()
+        elif self._items:
+            self._handle_all()
+
+    def _handle_all(self) -> None:
+        items, self._items, self._seen = self._items, [], 0
+        self._handle(items)
