@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, TypeAlias
 
 from spear_wasm.engine.outcome import GuestFault
-from spear_wasm.execution.fiber import BRIEF_CPU_NS, Fiber
+from spear_wasm.execution.executor import ON_THE_SPOT_NS
+from spear_wasm.execution.fiber import Fiber
 from spear_wasm.execution.preparations import prepared
 from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, TypedValue, Usage
 from spear_wasm.pool import Pool, Use
@@ -101,7 +102,7 @@ class Attempts:
         self, execution: Execution, pool: Pool, fiber: Fiber, outcome: Outcome, usage: Usage
     ) -> None:
         slow_to_close = fiber.sandbox.slow_to_close
-        quick = (fiber.timer is None or fiber.cpu_ns < BRIEF_CPU_NS) and not slow_to_close
+        quick = (fiber.timer is None or fiber.cpu_ns < ON_THE_SPOT_NS) and not slow_to_close
         execution.function.quick_streak = execution.function.quick_streak + 1 if quick else 0
         # What exited, be it with status 0, was unwound, and cannot be called again.
         ended_well = outcome.status is ExecutionStatus.COMPLETED and outcome.exit_code is None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spear_wasm.limits import Limits
     from spear_wasm.wit.values import WitValue
 
-TOUCHED_QUICKLY_NS = 500_000
+TOUCHED_QUICKLY_NS = 1_000_000
 """A guest that had no more CPU time than this has not touched so much memory that clearing it takes a while."""
 
 Result: TypeAlias = "Generator[None, None, WitValue]"
