@@ -14,6 +14,7 @@ from rich.table import Table
 from bench import (
     against_peers,
     batches,
+    budget,
     callers,
     cancelling,
     cold,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     module.__name__.rpartition(".")[2]: module.measure
     for module in (
         sandbox_cost,
+        budget,
         rpc_cost,
         against_peers,
         batches,
