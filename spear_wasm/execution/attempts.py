@@ -91,6 +91,10 @@ class Attempts:
             execution.fiber = fiber
             fiber.kill_fault = execution.kill_fault
         self._executor.start(fiber, on_the_spot=on_the_spot)
+        if on_the_spot and fiber.cpu_ns >= ON_THE_SPOT_NS:
+            execution.function.ran(
+                quick=False
+            )  # others like it must not hold up this thread before it has ended
 
     def _over_without_guest(self, execution: Execution, fault: GuestFault, over: Over) -> None:
         try:
@@ -102,8 +106,7 @@ class Attempts:
         self, execution: Execution, pool: Pool, fiber: Fiber, outcome: Outcome, usage: Usage
     ) -> None:
         slow_to_close = fiber.sandbox.slow_to_close
-        quick = (fiber.timer is None or fiber.cpu_ns < ON_THE_SPOT_NS) and not slow_to_close
-        execution.function.quick_streak = execution.function.quick_streak + 1 if quick else 0
+        execution.function.ran(quick=fiber.cpu_ns < ON_THE_SPOT_NS and not slow_to_close)
         # What exited, be it with status 0, was unwound, and cannot be called again.
         ended_well = outcome.status is ExecutionStatus.COMPLETED and outcome.exit_code is None
         use = Use(execution.run_seconds - execution.ran, usage.cpu_ns) if ended_well else None

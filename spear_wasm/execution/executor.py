@@ -25,7 +25,7 @@ log = structlog.get_logger()
 MOST_BUSY_SECONDS = 0.01
 """What should take no time and takes longer has other threads see to the rest. Looking costs the busy one 0.1 ms."""
 ON_THE_SPOT_NS = 1_000_000
-"""CPU time after which a guest leaves the thread that started it for ours."""
+"""CPU time after which a guest leaves the thread that started it for ours, at the end of its slice."""
 
 
 class Executor:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 QUICK_STREAK = 3
 """Runs in a row that ended within a slice, after which a function may run on the thread that admits it."""
+LONGEST_STREAK = 1000
+"""So many are enough for any."""
+FORGIVEN_AFTER = 4
+"""Streaks, each as long as is asked for at present, after which the first length is enough again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +103,33 @@ class TaskCount(msgspec.Struct, frozen=True):
 class TaskFunction:
     """A function of a task, bound once, and how its runs have gone."""
 
-    __slots__ = ("binding", "name", "quick_streak")
+    __slots__ = ("binding", "name", "needed_streak", "quick_streak")
 
     def __init__(self, name: str, binding: CallableFunction) -> None:
         self.name = name
         self.binding = binding
         self.quick_streak = 0
+        self.needed_streak = QUICK_STREAK
 
     @property
     def is_quick(self) -> bool:
         """Whether it may be expected to end within a slice."""
-        return self.quick_streak >= QUICK_STREAK
+        return self.quick_streak >= self.needed_streak
+
+    def ran(self, *, quick: bool) -> None:
+        """One more run ended within a slice, or did not: then a longer streak is asked for, if it was taken for quick.
+
+        A guest that is quick a few times to hold up whoever trusts it finds that the next time is ever further away.
+        """
+        # Statistics: an update lost between threads harms nothing.
+        if not quick:
+            if self.is_quick:
+                self.needed_streak = min(2 * self.needed_streak, LONGEST_STREAK)
+            self.quick_streak = 0
+            return
+        self.quick_streak += 1
+        if self.quick_streak >= FORGIVEN_AFTER * self.needed_streak:
+            self.needed_streak = QUICK_STREAK
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,6 +218,17 @@ def test_a_slow_run_ends_the_streak(guests: Guests) -> None:
     assert [thread == here for thread in threads.seen] == [False] * QUICK_STREAK + [True, False]
 
 
+def test_a_guest_that_does_not_end_on_the_spot_ends_the_streak_while_it_runs(guests: Guests) -> None:
+    task = guests.task()
+    function = task.function("spin_for")
+    for _ in range(QUICK_STREAK):
+        function.ran(quick=True)
+    endless = guests.submit(task, "spin_for", 10**12, on_the_spot=True)
+    assert endless.status is RUNNING
+    assert not function.is_quick
+    guests.cancel(endless)
+
+
 def test_no_guest_runs_on_a_thread_that_did_not_offer_itself(guests: Guests) -> None:
     task = guests.task("calc")
     threads = ThreadNames(task.function("add"))

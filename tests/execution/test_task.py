@@ -6,7 +6,15 @@ import pytest
 
 from runtimes.core.host import RUNTIME
 from spear_wasm.errors import FunctionNotFound
-from spear_wasm.execution.task import QUICK_STREAK, ArtifactSpec, Task, TaskRecord
+from spear_wasm.execution.task import (
+    FORGIVEN_AFTER,
+    LONGEST_STREAK,
+    QUICK_STREAK,
+    ArtifactSpec,
+    Task,
+    TaskFunction,
+    TaskRecord,
+)
 from spear_wasm.execution.task_policy import TaskPolicy
 from spear_wasm.model import FunctionExport, FunctionType, ModuleInfo, ValueType
 from tests.workshop import LIMITS
@@ -50,3 +58,39 @@ def test_a_function_is_quick_after_so_many_quick_runs_in_a_row() -> None:
         assert not function.is_quick
     function.quick_streak = QUICK_STREAK
     assert function.is_quick
+
+
+def run_until_quick(function: TaskFunction) -> int:
+    """Quick runs until it is taken for one that is; how many that took."""
+    count = 0
+    while not function.is_quick:
+        function.ran(quick=True)
+        count += 1
+    return count
+
+
+def test_each_time_that_trust_was_wrong_it_takes_twice_as_long_to_come_back() -> None:
+    function = task_with(ADD).function("add")
+    streaks = [run_until_quick(function)]
+    for _ in range(12):
+        function.ran(quick=False)
+        streaks.append(run_until_quick(function))
+    assert streaks[:4] == [QUICK_STREAK, 2 * QUICK_STREAK, 4 * QUICK_STREAK, 8 * QUICK_STREAK]
+    assert streaks[-1] == LONGEST_STREAK
+
+
+def test_slow_runs_in_a_row_are_one_disappointment() -> None:
+    function = task_with(ADD).function("add")
+    run_until_quick(function)
+    for _ in range(5):
+        function.ran(quick=False)
+    assert run_until_quick(function) == 2 * QUICK_STREAK
+
+
+def test_a_function_that_has_been_quick_for_long_is_trusted_as_at_first() -> None:
+    function = task_with(ADD).function("add")
+    run_until_quick(function)
+    function.ran(quick=False)
+    for _ in range(FORGIVEN_AFTER * 2 * QUICK_STREAK):
+        function.ran(quick=True)
+    assert function.needed_streak == QUICK_STREAK
