@@ -104,8 +104,12 @@ def run_to_end(sandbox: GuestSandbox, steps: Generator[None, None, Returned]) ->
 
 def run_slice(sandbox: GuestSandbox, steps: Generator[None, None, object]) -> None:
     """Run a guest for one slice; StopIteration where it returns in it."""
-    sandbox.linked.engine.ticker.begin_slice(Pace.FULL)
-    next(steps)
+    ticker = sandbox.linked.engine.ticker
+    ticker.begin_slice(Pace.FULL)
+    try:
+        next(steps)
+    finally:
+        ticker.end_slice()
 
 
 def exported(linked: LinkedArtifact, name: str) -> ExportedFunction:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from functools import partial
 
 SIGEV_THREAD = 2
 CLOCK_MONOTONIC = 1
@@ -40,14 +39,13 @@ _libc.timer_delete.argtypes = (ctypes.c_void_p,)
 
 
 class IntervalTimer:
-    """Calls `function(argument)`, both addresses, at intervals while it is running, and when stopped.
+    """Calls `function(argument)`, both addresses, at intervals while it is running.
 
     The function is called on a thread that the C library makes, and must be safe to call from any. On a busy
     machine that thread may come to run late, even after `close`: what the argument points to must outlast it.
     """
 
     def __init__(self, function: int, argument: int) -> None:
-        self._call = partial(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function), argument)
         event = _SignalEvent(value=argument, notify=SIGEV_THREAD, function=function)
         timer = ctypes.c_void_p()
         _check(_libc.timer_create(CLOCK_MONOTONIC, ctypes.addressof(event), ctypes.addressof(timer)))
@@ -61,13 +59,8 @@ class IntervalTimer:
         self._set(_TimerSpec(spec, spec))
 
     def stop(self) -> None:
-        """Call once more, and then not until started again; a call that is on its way may still arrive.
-
-        The last call is for whoever waits for one since the timer was started: the machine may have been too
-        busy for any, or the period may not be over.
-        """
+        """Do not call until started again; a call that is on its way may still arrive."""
         self._set(self._stopped)
-        self._call()
 
     def _set(self, spec: _TimerSpec) -> None:
         _check(_libc.timer_settime(self._timer, 0, ctypes.addressof(spec), None))

@@ -31,7 +31,7 @@ class Timer(Protocol):
         ...
 
     def stop(self) -> None:
-        """Call once more, and then not until started again."""
+        """Do not call until started again."""
         ...
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class Pace(IntEnum):
 
     REST = 0
     SLOW = 1
-    """For guests that are expected to be brief, and for those that keep nobody waiting."""
+    """For guests that are expected to end before the first tick, and for those that keep nobody waiting."""
     FULL = 2
     """Each period."""
 
@@ -52,10 +52,8 @@ class Pace(IntEnum):
 class Ticker:
     """Runs `timer`, with a tick every `period` seconds or `slow_period`, while guests run.
 
-    Owns a thread that slows it down again.
-
-    A slice may be under way all that while: within one long operation, or because no tick has come for it.
-    The timer's last call ends it, so no guest is left without a tick.
+    Owns a thread that slows it down again. A slice may take long: within one operation that cannot be cut, or because
+    its thread does not get the GIL. For as long as one is under way the timer does not rest.
     """
 
     def __init__(self, timer: Timer, period: float) -> None:
@@ -66,6 +64,9 @@ class Ticker:
         # reads `_pace`; the thread that slows the timer writes `_pace`, then reads when slices began. Whichever
         # comes second sees the other, so no guest runs without the ticks that it needs.
         self._last_slow = self._last_full = 0.0
+        self._running: set[int] = (
+            set()
+        )  # the threads that are in a slice, however long they have not had the GIL
         self._pace = Pace.REST
         self._closing = False
         self._lag = 0.0
@@ -85,12 +86,19 @@ class Ticker:
             self._last_full = time.monotonic()
         else:
             self._last_slow = time.monotonic()
+        self._running.add(threading.get_ident())
         if self._pace < pace:
             self._quicken(pace)
 
+    def end_slice(self) -> None:
+        """The guest that this thread ran has stopped."""
+        self._running.discard(threading.get_ident())
+
     def hurry(self) -> None:
         """Somebody waits for the end of a slice that began at the slow pace: a period from now, it ends."""
-        self.begin_slice(Pace.FULL)
+        self._last_full = time.monotonic()
+        if self._pace < Pace.FULL:
+            self._quicken(Pace.FULL)
 
     def slice_was_cut(self, pace: Pace, cpu_seconds: float) -> None:
         """A tick ended a slice that began at this pace, in which the guest used so much CPU time."""
@@ -115,11 +123,11 @@ class Ticker:
                 self._relax()
 
     def _needed(self) -> Pace:
-        """The pace for the slices that began of late."""
+        """The pace for the slices that began of late, or have not ended."""
         long_ago = time.monotonic() - LINGER_SECONDS
         if self._last_full >= long_ago:
             return Pace.FULL
-        return Pace.SLOW if self._last_slow >= long_ago else Pace.REST
+        return Pace.SLOW if self._running or self._last_slow >= long_ago else Pace.REST
 
     def _relax(self) -> None:
         with self._lock:

@@ -95,6 +95,7 @@ class Fiber:
         else:
             outcome = None
         used = time.thread_time_ns() - start
+        self._ticker.end_slice()
         self.cpu_ns += used
         self.waits_for = self.sandbox.waits_for if outcome is None else None
         self.is_brief = self.waits_for is not None and self.cpu_ns < BRIEF_CPU_NS

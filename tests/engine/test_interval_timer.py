@@ -56,13 +56,6 @@ def test_a_running_timer_calls_again_and_again_from_threads_of_its_own(calls: Ca
     assert threading.get_ident() not in {thread for _, thread in made}
 
 
-def test_stopping_a_timer_makes_one_last_call_at_once(calls: Calls) -> None:
-    with closing(IntervalTimer(calls.address, 7)) as timer:
-        timer.start(NEVER)
-        timer.stop()
-        assert calls.made == [(7, threading.get_ident())]
-
-
 def test_a_stopped_timer_can_be_started_again(calls: Calls) -> None:
     with closing(IntervalTimer(calls.address, 7)) as timer:
         timer.start(SOON)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 
 import pytest
 
-from spear_wasm.engine.engine import Engine
 from spear_wasm.engine.ticker import LINGER_SECONDS, SLOW_PERIODS, Pace, Ticker
-from tests.workshop import PLAIN, Workshop, run_slice, sandbox_of, start
 
 PERIOD = 0.001
 PACES = {PERIOD: "start", SLOW_PERIODS * PERIOD: "start slowly"}
@@ -105,35 +102,56 @@ def elsewhere(action: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def run_slice_at(ticker: Ticker, pace: Pace) -> None:
+    """A guest runs for a slice, and has stopped."""
+    ticker.begin_slice(pace)
+    ticker.end_slice()
+
+
 def test_the_timer_rests_until_a_guest_runs(ticker: Ticker, timer: RecordedTimer) -> None:
     assert timer.calls == []
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     assert timer.calls == ["start"]
 
 
 def test_a_timer_that_runs_is_not_started_again(ticker: Ticker, timer: RecordedTimer) -> None:
     for _ in range(3):
-        ticker.begin_slice(Pace.FULL)
+        run_slice_at(ticker, Pace.FULL)
     assert timer.calls == ["start"]
 
 
 def test_the_timer_is_stopped_when_no_guest_has_run_for_a_while(
     ticker: Ticker, timer: RecordedTimer, time: HeldTime
 ) -> None:
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     time.wake_sleeper()
     timer.wait_for("start", "stop")
+
+
+def test_the_timer_is_not_stopped_while_a_slice_is_under_way_however_long(
+    ticker: Ticker, timer: RecordedTimer, time: HeldTime
+) -> None:
+    ticker.begin_slice(Pace.FULL)
+    for calls in (["start", "start slowly"], ["start", "start slowly"]):
+        time.wait_for_sleeper()
+        time.now += 2 * LINGER_SECONDS
+        time.wake_sleeper()
+        timer.wait_for(*calls)
+    time.wait_for_sleeper()
+    ticker.end_slice()
+    time.wake_sleeper()
+    timer.wait_for("start", "start slowly", "stop")
 
 
 def test_the_next_guest_starts_the_timer_again(ticker: Ticker, timer: RecordedTimer, time: HeldTime) -> None:
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     time.wake_sleeper()
     timer.wait_for("start", "stop")
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     time.wait_for_sleeper()
     timer.wait_for("start", "stop", "start")
 
@@ -142,10 +160,10 @@ def test_guests_that_keep_coming_keep_the_timer_running(
     ticker: Ticker, timer: RecordedTimer, time: HeldTime
 ) -> None:
     for _ in range(5):
-        ticker.begin_slice(Pace.FULL)
+        run_slice_at(ticker, Pace.FULL)
         time.wait_for_sleeper()
         time.now += LINGER_SECONDS / 2
-        ticker.begin_slice(Pace.FULL)
+        run_slice_at(ticker, Pace.FULL)
         time.now += LINGER_SECONDS / 2
         time.wake_sleeper()
     time.wait_for_sleeper()
@@ -154,21 +172,21 @@ def test_guests_that_keep_coming_keep_the_timer_running(
 
 def test_guests_expected_to_be_brief_have_few_ticks(ticker: Ticker, timer: RecordedTimer) -> None:
     for _ in range(3):
-        ticker.begin_slice(Pace.SLOW)
+        run_slice_at(ticker, Pace.SLOW)
     assert timer.calls == ["start slowly"]
 
 
 def test_a_guest_that_may_be_long_has_all_ticks_beside_brief_ones(
     ticker: Ticker, timer: RecordedTimer
 ) -> None:
-    ticker.begin_slice(Pace.SLOW)
-    ticker.begin_slice(Pace.FULL)
-    ticker.begin_slice(Pace.SLOW)
+    run_slice_at(ticker, Pace.SLOW)
+    run_slice_at(ticker, Pace.FULL)
+    run_slice_at(ticker, Pace.SLOW)
     assert timer.calls == ["start slowly", "start"]
 
 
 def test_a_long_slice_ends_early_for_who_is_in_a_hurry(ticker: Ticker, timer: RecordedTimer) -> None:
-    ticker.begin_slice(Pace.SLOW)
+    run_slice_at(ticker, Pace.SLOW)
     ticker.hurry()
     assert timer.calls == ["start slowly", "start"]
     ticker.hurry()
@@ -178,10 +196,10 @@ def test_a_long_slice_ends_early_for_who_is_in_a_hurry(ticker: Ticker, timer: Re
 def test_ticks_are_few_again_when_only_brief_guests_have_run_for_a_while(
     ticker: Ticker, timer: RecordedTimer, time: HeldTime
 ) -> None:
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
-    ticker.begin_slice(Pace.SLOW)
+    run_slice_at(ticker, Pace.SLOW)
     time.wake_sleeper()
     timer.wait_for("start", "start slowly")
     time.wait_for_sleeper()
@@ -215,11 +233,11 @@ def test_a_guest_that_comes_while_the_ticker_makes_up_its_mind_keeps_the_timer_r
 
     def guest_comes_before_the_second_look() -> None:
         if next(looks, None) == "second":
-            guests.append(elsewhere(lambda: ticker.begin_slice(Pace.FULL)))
+            guests.append(elsewhere(lambda: run_slice_at(ticker, Pace.FULL)))
             assert lock.somebody_waits.wait(NOT_FOR_LONG)
 
     monkeypatch.setattr(ticker, "_lock", lock)
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     time.on_reading = guest_comes_before_the_second_look
@@ -239,10 +257,10 @@ def test_a_guest_that_comes_while_the_timer_is_being_stopped_starts_it_again(
     def guest_comes() -> None:
         timer.while_stopping = lambda: None
         time.on_reading = guest_has_come.set
-        guests.append(elsewhere(lambda: ticker.begin_slice(Pace.FULL)))
+        guests.append(elsewhere(lambda: run_slice_at(ticker, Pace.FULL)))
         assert guest_has_come.wait(NOT_FOR_LONG)
 
-    ticker.begin_slice(Pace.FULL)
+    run_slice_at(ticker, Pace.FULL)
     time.wait_for_sleeper()
     time.now += 2 * LINGER_SECONDS
     timer.while_stopping = guest_comes
@@ -257,7 +275,7 @@ def test_closing_ends_the_thread_and_gives_the_timer_back(
 ) -> None:
     ticker = Ticker(timer, PERIOD)
     for _ in range(guests):
-        ticker.begin_slice(Pace.FULL)
+        run_slice_at(ticker, Pace.FULL)
         time.wait_for_sleeper()
     time.end_all_sleep()
     ticker.close()
@@ -276,12 +294,3 @@ def test_lag_follows_how_late_ticks_come(ticker: Ticker) -> None:
         ticker.slice_was_cut(Pace.FULL, PERIOD / 2)
         ticker.slice_was_cut(Pace.SLOW, 2 * PERIOD)
     assert ticker.lag == pytest.approx(0.0, abs=0.01)
-
-
-def test_an_endless_guest_is_stopped_though_no_tick_comes_before_the_timer_rests(workshop: Workshop) -> None:
-    code, module = workshop.compiled("hostile")
-    with closing(Engine(PLAIN, tick=3600.0)) as engine, sandbox_of(engine.link(code, module, {})) as sandbox:
-        steps = start(sandbox, "spin")
-        for _ in range(2):
-            run_slice(sandbox, steps)
-        steps.close()

@@ -54,6 +54,7 @@ class FakeFiber(Fiber):
         self.hurried = threading.Event()
         ticker = SimpleNamespace(
             begin_slice=self.paces.append,
+            end_slice=lambda: None,
             hurry=self.hurried.set,
             slice_was_cut=lambda _pace, _seconds: None,
             slow_period=SLOW_PERIOD_MS / 1000,
