@@ -187,18 +187,20 @@ class Batch:
         self._group: deque[tuple[int, Execution]] = deque()
         """Inputs that are executions already, and have not been submitted."""
         self._began = False
-        self._held_up = False
+        self._in_line: Execution | None = None
+        """The one that waits in the line, or has."""
+        self._line_is_full = False
         self._lock = threading.Lock()
         # guards: all below, which any thread changes
         self._under_way: dict[Execution, int] = {}
         self._ended: list[tuple[int, Execution]] = []
         """What has ended since the last turn."""
-        self._may_go_on = False
-        """Whether what held it up may be over, since the last turn."""
+        self._line_may_have_room = False
+        """Whether it has been full, and that may be over since the last turn."""
         self._is_closed = False
 
     def take_turn(self, seconds: float) -> None:
-        """Answer what has ended, and feed it for about so long, at most twice as long."""
+        """Answer what has ended, and feed it for about so long."""
         try:
             self._take_news()
             self.feed(seconds)
@@ -213,9 +215,8 @@ class Batch:
     def _take_news(self) -> None:
         with self._lock:
             ended, self._ended = self._ended, []
-            goes_on, self._may_go_on = self._may_go_on, False
-        if goes_on:
-            self._held_up = False
+            if self._line_may_have_room:
+                self._line_is_full = self._line_may_have_room = False
         for number, execution in ended:
             self._answer(number, execution)
 
@@ -237,11 +238,17 @@ class Batch:
     @property
     def _can_feed(self) -> bool:
         """Whether another input may be submitted now."""
-        waits = self._waiting or self._group
-        return bool(waits) and not self._held_up and len(self._under_way) < self._config.max_running
+        is_left = bool(self._waiting or self._group)
+        return is_left and not self._is_held_up and len(self._under_way) < self._config.max_running
+
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether the next one would wait in the line, too."""
+        in_line = self._in_line
+        return self._line_is_full or (in_line is not None and in_line.status is ExecutionStatus.PENDING)
 
     def feed(self, seconds: float) -> None:
-        """Submit inputs for about so long, at most twice as long, and while there is room for them.
+        """Submit inputs while there is room for them, for about so long: one group may begin just before it is over.
 
         Raises:
             SpearError: the first is refused, for a reason that is not its own.
@@ -278,7 +285,7 @@ class Batch:
     def _submit(self, until: float) -> list[tuple[int, Execution]]:
         """Submit the group from its front while there is time, and none waits in the line; which of it have ended."""
         group, ended = self._group, []
-        while group and not self._held_up:
+        while group and not self._is_held_up:
             number, execution = group[0]
             execution.begin_budget(self._deadline)
             try:
@@ -305,14 +312,14 @@ class Batch:
         """The line has no place: it is asked again when one of the batch's has ended, or after a while."""
         if not self._began:
             raise busy
-        self._held_up = True
+        self._line_is_full = True
         seconds = busy.retry_after or RETRY_AFTER_SECONDS
         self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._go_on)
 
     def _go_on(self) -> None:
         """On any thread."""
         with self._lock:
-            self._may_go_on = True
+            self._line_may_have_room = True
         self._want_turn()
 
     def _follow(self, number: int, execution: Execution) -> None:
@@ -323,9 +330,8 @@ class Batch:
         if not is_wanted:
             self._manager.cancel(execution, GONE)
             return
-        execution.on_begin = self._go_on
-        # While it waits in the line the next one would, too. Asked last: whoever begins it looks for `on_begin` then.
-        self._held_up = execution.status is ExecutionStatus.PENDING
+        execution.on_begin = self._want_turn
+        self._in_line = execution  # it may have begun: who looks finds that, or is told by `on_begin`
         execution.add_done_callback(self._on_end)
 
     def _on_end(self, execution: Execution) -> None:

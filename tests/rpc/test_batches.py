@@ -298,6 +298,26 @@ def test_of_a_batch_at_most_one_waits_in_the_line_and_others_pass(server: Server
     server.wait_for_load(0)
 
 
+def test_one_that_waits_in_the_line_holds_up_its_batch_whoever_takes_the_places_that_come_free(
+    server: Server,
+) -> None:
+    task, urgent = server.task("hostile"), server.task("hostile")
+    guests = start_batch(server, task, "spin")
+    server.wait_for_load(6, 1)
+    request = pb.InvokeFunctionRequest(task_id=urgent, function_name="spin", priority=9)
+    others = [server.functions.InvokeFunction.future(request) for _ in range(4)]
+    server.wait_for_load(8, 3)  # of the batch and of the others
+    cancelled = pb.CancelExecutionRequest(execution_id=running_ids(server, task)[0])
+    assert server.functions.CancelExecution(cancelled, timeout=PATIENCE).success
+    server.wait_for_load(8, 2)  # its place is another's now
+    for _ in range(20):
+        assert server.load() == (8, 2)
+    guests.cancel()
+    for other in others:
+        other.cancel()
+    server.wait_for_load(0)
+
+
 def test_hanging_up_ends_what_runs_and_nothing_more_begins(server: Server) -> None:
     task = server.task("hostile")
     begun = server.get_task(task).task.execution_count
