@@ -112,7 +112,7 @@ class CallStream:
                 continue
             return
         log.warning("stream of calls given up: its answers were not read")
-        raise ReaderStalled(f"no answer was read for {unread_for:g} s, and more of them wait")
+        raise ReaderStalled(f"an answer was not read for {unread_for:g} s")
 
     def _stalled_for(self) -> float:
         since = self._sending_since

@@ -66,6 +66,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self.durable_calls = DurableCalls(host)
         self._batches = Batches(host.manager, host.config.batches, host.config.engine.tick)
         self._call_streams: set[CallStream] = set()
+        self._hangs_up = False
 
     def alone(self) -> FunctionService:
         """The same service, which answers for this process alone: for the other workers."""
@@ -75,6 +76,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
 
     def hang_up(self) -> None:
         """End the streams of calls, now that nothing is accepted any more, once what has ended is answered."""
+        self._hangs_up = True
         for stream in self._call_streams:
             stream.hang_up()
 
@@ -122,6 +124,8 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         """Run a function for each request, many of them at once, and answer as they end."""
         stream = CallStream(self.quick_calls, self._invoke, self._host, context)
         self._call_streams.add(stream)
+        if self._hangs_up:
+            stream.hang_up()
         try:
             await stream.run()
         finally:

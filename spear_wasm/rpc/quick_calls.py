@@ -104,8 +104,8 @@ class QuickCalls:
             if gone and not execution.done:
                 self._manager.cancel(execution, "the caller went away")
 
-        execution.add_done_callback(lambda ended: _tell_end(call, ended))
         call.when_closed(on_closed)
+        execution.add_done_callback(lambda ended: _tell_end(call, ended))
 
 
 def _tell_end(call: UnaryCall, execution: Execution) -> None:

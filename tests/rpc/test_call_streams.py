@@ -164,13 +164,13 @@ def test_an_asynchronous_call_is_answered_when_it_is_accepted_and_outlives_the_s
 def test_tasks_are_made_on_the_way_and_calls_of_others_do_not_wait_for_them(
     calls: CallStream, task: str
 ) -> None:
-    for number in range(20):
+    for number in range(5):  # as many as may wait where none of them is quick
         spec = pb.ArtifactSpec(artifact_id="calc")
         calls.send("add", number, 1, artifact_spec=spec, task_name=fresh("task"))
         calls.send("add", number, 2, task_id=task)
     answers = calls.rest()
-    assert [value_of(answers[number]) for number in range(1, 41)] == [
-        number + plus for number in range(20) for plus in (1, 2)
+    assert [value_of(answers[number]) for number in range(1, 11)] == [
+        number + plus for number in range(5) for plus in (1, 2)
     ]
 
 

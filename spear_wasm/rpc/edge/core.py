@@ -7,6 +7,7 @@ of every RPC to an event loop, and the threaded one hands each RPC to a thread a
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -132,9 +133,11 @@ class Core:
     def _on_call(self, event: Event) -> None:
         if not event.success:  # the server stops
             return
-        self._ask_for_rpc()
         self._unfinished += 1
-        self._on_rpc(Rpc(event, self._on_end))
+        rpc = Rpc(event, self._on_end)
+        with contextlib.suppress(ValueError):  # it has begun to stop since this one came
+            self._ask_for_rpc()
+        self._on_rpc(rpc)
 
     def _on_end(self, _: Event) -> None:
         self._unfinished -= 1

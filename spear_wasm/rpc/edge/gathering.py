@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -10,14 +11,16 @@ Soon: TypeAlias = Callable[[Callable[[], None]], None]
 """Has something called on the polling thread, behind what has come before."""
 
 MOST: Final = 16
+LOOKING_SECONDS: Final = 0.0005
+"""How long the first of them waits at most for another look."""
 
 
 class Gathering(Generic[Item]):
-    """Collects items that are there already, up to `MOST`, and has them handled together. For the polling thread.
+    """Collects items that come at one time, up to `MOST`, and has them handled together. For the polling thread.
 
-    Nobody waits for what has yet to come. Of what a call needs, each step touches much that the next one does not, and
-    that the processor's caches have lost when it comes round again: taken for several calls before the next step,
-    all of them cost half (`bench/rpc_cost.py`).
+    It looks again for as long as each look finds more, and no longer than `LOOKING_SECONDS`. Of what a call needs, each
+    step touches much that the next one does not, and that the processor's caches have lost when it comes round again:
+    taken for several calls before the next step, all of them cost half (`bench/rpc_cost.py`).
     """
 
     def __init__(self, handle: Callable[[list[Item]], None]) -> None:
@@ -28,6 +31,7 @@ class Gathering(Generic[Item]):
         """Whether another look comes."""
         self._seen = 0
         """How many items there were when that was asked for."""
+        self._until = 0.0
 
     def add(self, item: Item, soon: Soon) -> None:
         """One more, and a way to come back to it."""
@@ -36,6 +40,7 @@ class Gathering(Generic[Item]):
         if len(self._items) >= MOST:
             self._handle_all()
         elif not self._looks:
+            self._until = time.monotonic() + LOOKING_SECONDS
             self._look_again()
 
     def _look_again(self) -> None:
@@ -44,11 +49,12 @@ class Gathering(Generic[Item]):
 
     def _look(self) -> None:
         self._looks = False
-        if len(self._items) > self._seen:
+        if len(self._items) > self._seen and time.monotonic() < self._until:
             self._look_again()
         elif self._items:
             self._handle_all()
 
     def _handle_all(self) -> None:
         items, self._items, self._seen = self._items, [], 0
+        del self._soon  # which holds what brought it
         self._handle(items)
