@@ -41,6 +41,7 @@ class _Asked:
     """A call that has been read, whose caller waits for ever."""
 
     request: pb.InvokeFunctionRequest
+    size: int
 
     @staticmethod
     def time_remaining() -> None:
@@ -83,7 +84,7 @@ def _cpu_us(way: Callable[[], object]) -> float:
 
 
 def _from_message_to_message(quick_calls: QuickCalls, message: bytes) -> bytes:
-    asked = _Asked(pb.InvokeFunctionRequest.FromString(message))
+    asked = _Asked(pb.InvokeFunctionRequest.FromString(message), len(message))
     (((_, execution),),) = quick_calls.begin([asked])
     if not isinstance(execution, Execution):
         raise TypeError(f"the call was not begun: {execution}")

@@ -43,6 +43,7 @@ class Asked(NamedTuple):
     """A request that has been read."""
 
     request: pb.InvokeFunctionRequest
+    size: int
     place: Place
     time_remaining: Remaining
 
@@ -148,7 +149,7 @@ class CallStream:
             self._bytes += size
             place = Place(self._requests, size)
             self._read_on()
-        self._at_hand.add(Asked(request, place, self._conversation.time_remaining), self._soon)
+        self._at_hand.add(Asked(request, size, place, self._conversation.time_remaining), self._soon)
 
     def _soon(self, action: Callable[[], None]) -> None:
         with self._lock:

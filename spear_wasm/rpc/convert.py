@@ -8,6 +8,7 @@ from google.protobuf import json_format, timestamp_pb2
 
 from spear_wasm.api import artifact_pb2, function_pb2
 from spear_wasm.artifacts.references import digest_reference
+from spear_wasm.errors import InvalidRequest
 from spear_wasm.execution.task import ArtifactSpec
 from spear_wasm.limits import ResourceLimits
 from spear_wasm.model import ExecutionStatus, Field, Parameter
@@ -26,6 +27,8 @@ STATUS_OF: dict[ExecutionStatus | None, function_pb2.ExecutionStatus.ValueType] 
 }
 LIMIT_NAMES = tuple(field.name for field in function_pb2.ResourceLimits.DESCRIPTOR.fields)
 INT32_MAX = 2**31 - 1
+MAX_PARAMETERS = 1000
+"""As many as a function of WebAssembly can have; each takes microseconds to read."""
 
 
 def saturated(count: int) -> int:
@@ -80,8 +83,10 @@ def spec_to(spec: ArtifactSpec) -> function_pb2.ArtifactSpec:
     return message
 
 
-def parameters_from(messages: Iterable[function_pb2.FunctionParameter]) -> list[Parameter]:
-    """A call's parameters. Raises InvalidRequest for a value that cannot be read."""
+def parameters_from(messages: Sequence[function_pb2.FunctionParameter]) -> list[Parameter]:
+    """A call's parameters. Raises InvalidRequest for a value that cannot be read, or too many of them."""
+    if len(messages) > MAX_PARAMETERS:
+        raise InvalidRequest(f"there are {len(messages)} parameters; a call may have {MAX_PARAMETERS}")
     return [
         Parameter(decode_any(message.value, f"parameter {number}"), message.name, message.type)
         for number, message in enumerate(messages, 1)

@@ -93,7 +93,7 @@ class ServingProcess:
             loop.add_signal_handler(number, self._on_signal)
         credentials = server_credentials(self._config)
         server = EdgeServer(
-            door_options(self._host.config) + connection_options(self._config), _check(self._config)
+            caller_options(self._host.config) + connection_options(self._config), _check(self._config)
         )
         self._add_services(server)
         server.try_at_once(INVOKE_FUNCTION, self._functions.quick_calls.answer)
@@ -152,19 +152,38 @@ def _check(config: ServerConfig) -> TokenCheck | None:
     return TokenCheck(Tokens(Path(config.token_file))) if config.token_file else None
 
 
+def caller_options(config: Config) -> list[tuple[str, int]]:
+    """How large messages from callers and for them may be, and how many calls there may be."""
+    return [
+        ("grpc.max_receive_message_length", _largest_request(config)),
+        ("grpc.max_send_message_length", _largest_answer(config)),
+        *_call_options(config),
+    ]
+
+
 def door_options(config: Config) -> list[tuple[str, int]]:
-    """How large messages may be, and how many calls there may be; also for other workers."""
+    """The same for workers, who ask each other and get each other's answers."""
+    largest = max(_largest_request(config), _largest_answer(config))
+    return [
+        ("grpc.max_receive_message_length", largest),
+        ("grpc.max_send_message_length", largest),
+        *_call_options(config),
+    ]
+
+
+def _largest_request(config: Config) -> int:
+    return max(config.ceiling.max_input, config.batches.max_input) + MESSAGE_OVERHEAD
+
+
+def _largest_answer(config: Config) -> int:
     ceiling, batches = config.ceiling, config.batches
-    payload = max(
-        ceiling.max_input,
-        2 * ceiling.max_output + ceiling.max_log,  # what a guest prints may be its result, too
-        batches.max_input,
-        batches.max_output + batches.max_inputs * REFUSAL_BYTES,
-    )
+    of_call = 2 * ceiling.max_output + ceiling.max_log  # what a guest prints may be its result, too
+    return max(of_call, batches.max_output + batches.max_inputs * REFUSAL_BYTES) + MESSAGE_OVERHEAD
+
+
+def _call_options(config: Config) -> list[tuple[str, int]]:
     many = config.execution.max_running + config.execution.max_pending + 1000
     return [
-        ("grpc.max_receive_message_length", payload + MESSAGE_OVERHEAD),
-        ("grpc.max_send_message_length", payload + MESSAGE_OVERHEAD),
         # gRPC answers bursts with CANCELLED by default; our own bound refuses with a reason and a hint.
         ("grpc.server.max_pending_requests", 10 * many),
         ("grpc.server.max_pending_requests_hard_limit", 20 * many),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from spear_wasm.rpc.edge import UnaryCall
 
 METHOD = "InvokeFunction"
+LARGEST_AT_ONCE = 1 << 16
+"""Bytes of a request that takes no time to read: others must not wait for more."""
 
 Begun: TypeAlias = "Execution | SpearError | None"
 """The execution of a call, or why it is refused; None where something has to be done before it can begin."""
@@ -32,6 +34,11 @@ class Asked(Protocol):
     @property
     def request(self) -> pb.InvokeFunctionRequest:
         """What is to be called."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The bytes of the request."""
         ...
 
     @property
@@ -74,7 +81,7 @@ class QuickCalls:
         request = asked.request
         try:
             check_invocation(request)
-            if is_durable(request):
+            if is_durable(request) or asked.size > LARGEST_AT_ONCE:
                 return None
             return self._called_tasks.submit_at_once(request, asked.time_remaining, self.submit)
         except Exception as error:  # noqa: BLE001  what it is, the caller is told

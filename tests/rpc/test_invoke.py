@@ -625,3 +625,18 @@ def test_waiting_is_part_of_the_budget(server: Server) -> None:
     assert answer.result.queue_time_ms >= 99
     assert answer.result.execution_time_ms == 0
     server.wait_for_load(0)
+
+
+def test_more_parameters_than_a_function_can_have_are_refused(server: Server) -> None:
+    task = server.task("calc")
+    empty = [pb.FunctionParameter() for _ in range(1001)]
+    refusal = refused(
+        InvalidRequest, lambda: server.invoke(task_id=task, function_name="add", parameters=empty)
+    )
+    assert refusal.message == "there are 1001 parameters; a call may have 1000"
+
+
+def test_a_large_request_is_answered_like_any_other(server: Server) -> None:
+    text = b"a" * (1 << 18)
+    for _ in range(5):
+        assert value_of(server.call("text", "upper", text)) == text.upper()

@@ -135,7 +135,7 @@ class EdgeServer:
             return
         at_once = self._at_once.get(rpc.method)
         if at_once is not None:
-            at_once.add(UnaryCall(rpc, method, request), rpc.soon)
+            at_once.add(UnaryCall(rpc, method, request, len(message)), rpc.soon)
         else:
             self._loop.call_soon_threadsafe(self._converse, rpc, method, request)
 

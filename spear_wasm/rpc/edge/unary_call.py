@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 
 class UnaryCall:
-    """What is left of such an RPC once its `request` has been read: to be answered, once."""
+    """What is left of such an RPC once its `request`, of `size` bytes, has been read: to be answered, once."""
 
-    __slots__ = ("method", "request", "rpc", "time_remaining", "when_closed")
+    __slots__ = ("method", "request", "rpc", "size", "time_remaining", "when_closed")
 
-    def __init__(self, rpc: Rpc, method: Method, request: Any) -> None:  # noqa: ANN401  a message of the method's
+    def __init__(self, rpc: Rpc, method: Method, request: Any, size: int) -> None:  # noqa: ANN401  a message of the method's
         self.rpc = rpc
         self.method = method
         self.request = request
+        self.size = size
         self.time_remaining = rpc.time_remaining
         self.when_closed = rpc.when_closed
 
