@@ -11,7 +11,7 @@ Soon: TypeAlias = Callable[[Callable[[], None]], None]
 """Has something called on the polling thread, behind what has come before."""
 
 MOST: Final = 16
-LOOKING_SECONDS: Final = 0.0005
+LOOKING_SECONDS: Final = 0.01
 """How long the first of them waits at most for another look."""
 
 
