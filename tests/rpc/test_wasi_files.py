@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -239,12 +240,11 @@ def test_what_a_server_that_was_killed_has_left_is_removed_by_the_next(files: Fi
     files.server.process.kill()
     files.server.process.wait()
     assert len(scratches(files.server)) == 1
-    after = Server(tmp_path, f'[runtimes]\nmax_scratch = "{SCRATCH}"\n')
-    after.upload(program("files"), "files")
-    assert value_of(run(after, "list", "/tmp", artifact="files", config={"scratch": 1})) == b""
-    assert not scratches(files.server)
-    assert after.stop() == 0
-    after.close()
+    with contextlib.closing(Server(tmp_path, f'[runtimes]\nmax_scratch = "{SCRATCH}"\n')) as after:
+        after.upload(program("files"), "files")
+        assert value_of(run(after, "list", "/tmp", artifact="files", config={"scratch": 1})) == b""
+        assert not scratches(files.server)
+        assert after.stop() == 0
 
 
 def test_a_program_with_files_ends_at_its_deadline_like_any_other(files: Files) -> None:

@@ -77,6 +77,8 @@ class Conversation:
     async def read(self) -> object:
         """The caller's next message; grpc.aio.EOF after his last.
 
+        One who breaks off may be told as one who has sent all, and his being gone a moment later.
+
         Raises:
             asyncio.CancelledError: he is gone.
         """
@@ -116,13 +118,13 @@ class Conversation:
         self._rpc.send(self._method.encode(message), on_sent)
         await said
 
-    # For those who answer on whatever thread they are on, and need not wait
+    # The same for those who answer on whatever thread they are on: `read` and `write` cost a way to the loop and back
 
     def hear(self, heard: Callable[[object, int], None]) -> None:
         """Ask for the caller's next message, and how many bytes it is; None after his last.
 
-        One at a time, on any thread, while the coroutine has not returned. `heard` is called on the polling thread; not
-        at all where he is gone.
+        One at a time, on any thread, while the coroutine has not returned. `heard` is called on the polling thread, or
+        not at all where he is gone; who breaks off may be told as with `read`.
         """
 
         def received(message: bytes | None, well: bool) -> None:  # noqa: FBT001  as core tells it
