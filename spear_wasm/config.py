@@ -110,6 +110,9 @@ class ServerConfig(Section, frozen=True):
     Where they are several, a connection takes new calls for `max_connection_age`, and its client has to make another:
     so calls come to be spread over all workers, and one that is replaced is left by its callers.
 
+    Answers that their callers have not read yet have `max_unread` bytes together; beyond that calls are refused when
+    they have ended.
+
     With `tls_cert` and `tls_key` (PEM files, read at the start) it speaks TLS, with `tls_client_ca` only to clients
     whose certificates that authority signed. With `token_file` it answers those who bring one of the tokens in
     there, one a line; the file is read again when it has changed.
@@ -125,6 +128,7 @@ class ServerConfig(Section, frozen=True):
     shutdown_grace: Seconds = Seconds(10)
     closing_grace: Seconds = Seconds(5)
     max_connection_streams: Count = 10_000
+    max_unread: Size = Size(256 << 20)
 
     def __post_init__(self) -> None:
         if not self.max_connection_age:

@@ -93,7 +93,9 @@ class ServingProcess:
             loop.add_signal_handler(number, self._on_signal)
         credentials = server_credentials(self._config)
         server = EdgeServer(
-            caller_options(self._host.config) + connection_options(self._config), _check(self._config)
+            caller_options(self._host.config) + connection_options(self._config),
+            _check(self._config),
+            max_unread=int(self._config.max_unread),
         )
         self._add_services(server)
         server.try_at_once(INVOKE_FUNCTION, self._functions.quick_calls.answer)

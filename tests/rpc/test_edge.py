@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +18,8 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave
 
 from spear_wasm.rpc.edge import EdgeServer, UnaryCall
 from spear_wasm.rpc.edge.core import Rpc
+from spear_wasm.rpc.edge.server import MAX_UNREAD
+from tests.rpc.serving import until
 
 PATIENCE = 30.0
 SERVICE = "tests.Bytes"
@@ -90,6 +94,7 @@ class Running:
         self._check = check
         self.at_once: Callable[[UnaryCall], bool] | None = None
         """Whether it answers a call."""
+        self.max_unread = MAX_UNREAD
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -99,7 +104,7 @@ class Running:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", [("grpc.enable_http_proxy", 0)])
 
     async def _start(self) -> None:
-        self.server = EdgeServer([], self._check)
+        self.server = EdgeServer([], self._check, max_unread=self.max_unread)
         handlers = {
             name: kind(getattr(self.service, name), text, str.encode) for name, kind in METHODS.items()
         }
@@ -266,6 +271,64 @@ def test_a_writer_waits_for_its_reader_and_ends_with_him(running: Running) -> No
     assert running.service.written < 10_000
     chatter.cancel()
     running.stop(PATIENCE)  # returns when no handler is left
+
+
+class DeafCaller:
+    """A client of HTTP/2 that has calls made, and gives the server no room to send any of their answers."""
+
+    SETTINGS, HEADERS, DATA = 4, 1, 0
+    END_STREAM, END_HEADERS = 1, 4
+    INITIAL_WINDOW_SIZE = 4
+
+    def __init__(self, port: int) -> None:
+        self._stream = -1
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self._send(self.SETTINGS, 0, 0, struct.pack(">HI", self.INITIAL_WINDOW_SIZE, 0))
+
+    def call(self, method: str, message: bytes) -> None:
+        self._stream += 2
+        headers = {":method": "POST", ":scheme": "http", ":path": method, ":authority": "here",
+                   "te": "trailers", "content-type": "application/grpc"}  # fmt: skip
+        block = b"".join(b"\0" + _of_header(name) + _of_header(value) for name, value in headers.items())
+        self._send(self.HEADERS, self.END_HEADERS, self._stream, block)
+        self._send(self.DATA, self.END_STREAM, self._stream, struct.pack(">BI", 0, len(message)) + message)
+
+    def _send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        self._socket.sendall(
+            struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+        )
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _of_header(text: str) -> bytes:
+    """A literal of HPACK, as it is."""
+    return bytes([len(text)]) + text.encode()
+
+
+def test_answers_that_nobody_reads_have_a_bound_together_and_are_given_up_with_their_caller(
+    unstarted: Running,
+) -> None:
+    unstarted.max_unread = 10_000
+    unstarted.start()
+    echo = unstarted.method("echo")
+
+    def is_refused() -> bool:
+        try:
+            echo("x" * 4000)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED)
+        return False
+
+    with contextlib.closing(DeafCaller(unstarted.port)) as deaf:
+        for _ in range(4):  # two find room
+            deaf.call(f"/{SERVICE}/echo", b"x" * 4000)
+        until(is_refused)
+        assert echo("a short one") == "a short one"
+    until(lambda: not is_refused())
+    unstarted.stop()
 
 
 def test_what_is_tried_first_may_answer_at_once_or_leave_it(unstarted: Running) -> None:

@@ -16,6 +16,8 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave it out
 
+from spear_wasm.rpc.edge.unread import Unread
+
 log = structlog.get_logger()
 
 Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
@@ -23,6 +25,8 @@ Received: TypeAlias = "Callable[[bytes | None, bool], None]"
 """Is told a message and whether all is well: no message is the end of what the caller sends, or a broken RPC."""
 Event: TypeAlias = "Any"
 """An event of cygrpc, which has no types."""
+
+TOO_MUCH_UNREAD = "too many answers wait for callers to read them; the call was made, and its answer is lost"
 
 _NO_FLAGS = 0
 _NEVER = 2.0**62
@@ -36,11 +40,12 @@ class Rpc:
     asks for anything once the queue is closed, and the queue is closed when all RPCs have been finished.
     """
 
-    __slots__ = ("_call", "_deadline", "_ended", "_opened", "_received", "metadata", "method")
+    __slots__ = ("_call", "_deadline", "_ended", "_opened", "_received", "_unread", "metadata", "method")
 
-    def __init__(self, event: Event, ended: Callable[[Event], None]) -> None:
+    def __init__(self, event: Event, ended: Callable[[Event], None], unread: Unread) -> None:
         self._call = event.call
         self._ended = ended
+        self._unread = unread
         self._opened = False
         self.method: str = event.call_details.method.decode("utf-8", "replace")
         self._deadline: float = event.call_details.deadline  # a time.time() value
@@ -78,8 +83,18 @@ class Rpc:
         self._call.start_server_batch(operations, lambda event: sent(event.success))
 
     def finish(self, message: bytes) -> None:
-        """Answer with one message, and that all went well."""
+        """Answer with one message, and that all went well; or refuse to, where too many wait to be read already."""
+        size, unread, ended = len(message), self._unread, self._ended
+        if not unread.try_add(size):
+            self.finish_with(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MUCH_UNREAD)
+            return
+
+        def on_taken(event: Event) -> None:
+            unread.remove(size)
+            ended(event)
+
         self._end(
+            on_taken,
             cygrpc.SendMessageOperation(message, _NO_FLAGS),
             cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.ok, b"", _NO_FLAGS),
         )
@@ -87,10 +102,10 @@ class Rpc:
     def finish_with(self, status: grpc.StatusCode, details: str = "", metadata: Metadata = ()) -> None:
         """Say how it ended, behind whatever messages were sent."""
         code, text = status.value[0], details.encode()
-        self._end(cygrpc.SendStatusFromServerOperation(tuple(metadata), code, text, _NO_FLAGS))
+        self._end(self._ended, cygrpc.SendStatusFromServerOperation(tuple(metadata), code, text, _NO_FLAGS))
 
-    def _end(self, *operations: object) -> None:
-        self._call.start_server_batch((*operations, *self._opening()), self._ended)
+    def _end(self, ended: Callable[[Event], None], *operations: object) -> None:
+        self._call.start_server_batch((*operations, *self._opening()), ended)
 
     def _opening(self) -> Iterable[object]:
         if self._opened:
@@ -102,11 +117,14 @@ class Rpc:
 class Core:
     """A server and its queue of events.
 
-    `on_rpc` is called for each RPC that comes, on the thread that runs `poll`: there is one, and what it calls must
-    not block.
+    Single answers that wait to be read have `max_unread` bytes together. `on_rpc` is called for each RPC that comes, on
+    the thread that runs `poll`: there is one, and what it calls must not block.
     """
 
-    def __init__(self, options: Iterable[tuple[str, int]], on_rpc: Callable[[Rpc], None]) -> None:
+    def __init__(
+        self, options: Iterable[tuple[str, int]], max_unread: int, on_rpc: Callable[[Rpc], None]
+    ) -> None:
+        self._unread = Unread(max_unread)
         self._on_rpc = on_rpc
         self._unfinished = 0  # RPCs; the polling thread's
         self._stopped = False  # the polling thread's, too
@@ -134,7 +152,7 @@ class Core:
         if not event.success:  # the server stops
             return
         self._unfinished += 1
-        rpc = Rpc(event, self._on_end)
+        rpc = Rpc(event, self._on_end, self._unread)
         with contextlib.suppress(ValueError):  # it has begun to stop since this one came
             self._ask_for_rpc()
         self._on_rpc(rpc)

@@ -22,6 +22,9 @@ AnswerAtOnce: TypeAlias = "Callable[[list[UnaryCall]], Iterable[UnaryCall]]"
 """Takes calls of a method that have been read. Those that it answers neither now nor later, but a coroutine does."""
 
 
+MAX_UNREAD = 256 << 20
+
+
 class _Details(NamedTuple):
     """What grpcio's tables of handlers are asked with."""
 
@@ -37,8 +40,15 @@ class EdgeServer:
     there needs no other thread and no loop.
     """
 
-    def __init__(self, options: Iterable[tuple[str, int]], check: Check | None = None) -> None:
-        self._core = Core(options, self._on_rpc)
+    def __init__(
+        self,
+        options: Iterable[tuple[str, int]],
+        check: Check | None = None,
+        *,
+        max_unread: int = MAX_UNREAD,
+    ) -> None:
+        """Of single answers no more than `max_unread` bytes wait for their callers to read them."""
+        self._core = Core(options, max_unread, self._on_rpc)
         self._check = check
         self._tables: list[grpc.GenericRpcHandler] = []
         self._at_once: dict[str, Gathering[UnaryCall]] = {}
