@@ -64,13 +64,15 @@ class ExecutionRegistry:
                     f"execution id {shown(execution_id)} is in use", execution_id=execution_id
                 )
 
+    def unless_kept(self, suggested_id: str) -> str:
+        """The id, if nothing that is kept elsewhere has it; else none. May ask the disk: not for who holds a lock."""
+        return "" if suggested_id and self._is_kept(suggested_id) else suggested_id
+
     def enter(self, execution: Execution, suggested_id: str) -> None:
         """Take in an execution whose id is free; one without gets the one suggested, if that is free, or a new one."""
         with self._lock:
             if not execution.id:
-                is_free = (
-                    suggested_id and not self._is_known(suggested_id) and not self._is_kept(suggested_id)
-                )
+                is_free = suggested_id and not self._is_known(suggested_id)
                 execution.id = suggested_id if is_free else self.new_id("exec")
             execution.sequence = execution.sequence or self._next_sequence()
             self._last_sequence = max(self._last_sequence, execution.sequence)

@@ -86,7 +86,7 @@ class TaskExecutionManager:
             ServerDraining: the server is shutting down.
             TaskNotFound: the task was deleted meanwhile.
         """
-        return self.accept(execution_of(call), call.suggested_id, on_the_spot=on_the_spot)
+        return self.accept(execution_of(call), self._suggested_id(call), on_the_spot=on_the_spot)
 
     def accept(self, execution: Execution, suggested_id: str = "", *, on_the_spot: bool = False) -> Execution:
         """The same for an execution that somebody else has made of a call.
@@ -112,9 +112,9 @@ class TaskExecutionManager:
 
         Nothing ends it before: one that is killed meanwhile ends when it is released, if it is not withdrawn.
         """
-        execution = execution_of(call)
+        execution, suggested_id = execution_of(call), self._suggested_id(call)
         with self._lock:
-            self._admit(execution, call.suggested_id)
+            self._admit(execution, suggested_id)
             self._admission.hold(execution)
         return execution
 
@@ -159,6 +159,9 @@ class TaskExecutionManager:
     def _refuse_if_draining(self) -> None:
         if self._draining:
             raise ServerDraining("the server is shutting down and accepts no calls")
+
+    def _suggested_id(self, call: Call) -> str:
+        return "" if call.execution_id else self._executions.unless_kept(call.suggested_id)
 
     def _admit(self, execution: Execution, suggested_id: str) -> None:
         task = execution.task
