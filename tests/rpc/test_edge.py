@@ -429,6 +429,19 @@ def test_a_call_leaves_nothing_to_the_garbage_collector(running: Running) -> Non
     assert left == []
 
 
+def test_an_rpc_that_a_bug_keeps_from_everybody_is_answered_and_holds_up_no_stop() -> None:
+    def broken(_: Rpc) -> bool:
+        raise ValueError("a bug")
+
+    running = Running(broken)
+    running.start()
+    with pytest.raises(grpc.RpcError) as raised:
+        running.method("echo")("word")
+    assert raised.value.code() == grpc.StatusCode.INTERNAL
+    running.stop(PATIENCE)  # returns when none is left
+    running.close()
+
+
 def test_a_check_refuses_before_anything_is_read() -> None:
     seen: list[str] = []
 

@@ -155,7 +155,12 @@ class Core:
         rpc = Rpc(event, self._on_end, self._unread)
         with contextlib.suppress(ValueError):  # it has begun to stop since this one came
             self._ask_for_rpc()
-        self._on_rpc(rpc)
+        try:
+            self._on_rpc(rpc)
+        except Exception:
+            # One that nobody has taken is answered all the same, or the server would wait for it when it stops.
+            log.exception("an RPC failed by a bug", method=rpc.method)
+            rpc.finish_with(grpc.StatusCode.INTERNAL, "the server failed; the cause is in its log")
 
     def _on_end(self, _: Event) -> None:
         self._unfinished -= 1
