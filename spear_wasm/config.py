@@ -110,8 +110,8 @@ class ServerConfig(Section, frozen=True):
     Where they are several, a connection takes new calls for `max_connection_age`, and its client has to make another:
     so calls come to be spread over all workers, and one that is replaced is left by its callers.
 
-    Answers that their callers have not read yet have `max_unread` bytes together, or as many as one may have; beyond
-    that calls are refused when they have ended.
+    Single answers that callers have not read yet have `max_unread` bytes together in each process, or are one: where
+    there is no room for the newest, the callers of those that have waited longest are hung up on.
 
     With `tls_cert` and `tls_key` (PEM files, read at the start) it speaks TLS, with `tls_client_ca` only to clients
     whose certificates that authority signed. With `token_file` it answers those who bring one of the tokens in

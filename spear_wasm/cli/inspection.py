@@ -15,7 +15,7 @@ from spear_wasm.cli.options import Server, format_option, server_options, utf8
 from spear_wasm.cli.output import Output
 from spear_wasm.client.stubs import artifact_pb2
 from spear_wasm.config import RuntimeConfig
-from spear_wasm.errors import UnlinkableArtifact
+from spear_wasm.errors import ConfigurationError, UnlinkableArtifact
 from spear_wasm.model import (
     WASM_PAGE_BYTES,
     Field,
@@ -107,7 +107,7 @@ def _offered(info: ModuleInfo) -> tuple[str, Sequence[Signature]]:
 
     try:
         runtime = RuntimeManager(RuntimeConfig()).recognise(info)
-    except UnlinkableArtifact:
+    except (UnlinkableArtifact, ConfigurationError):  # the latter where a runtime that is installed is broken
         return "", _exported(info)
     return runtime.name, runtime.signatures(info)
 

@@ -64,9 +64,8 @@ class Ticker:
         # reads `_pace`; the thread that slows the timer writes `_pace`, then reads when slices began. Whichever
         # comes second sees the other, so no guest runs without the ticks that it needs.
         self._last_slow = self._last_full = 0.0
-        self._running: set[int] = (
-            set()
-        )  # the threads that are in a slice, however long they have not had the GIL
+        # The threads that are in a slice, however long they have not had the GIL.
+        self._running: set[int] = set()
         self._pace = Pace.REST
         self._closing = False
         self._lag = 0.0

@@ -92,9 +92,8 @@ class Attempts:
             fiber.kill_fault = execution.kill_fault
         self._executor.start(fiber, on_the_spot=on_the_spot)
         if on_the_spot and fiber.cpu_ns >= ON_THE_SPOT_NS:
-            execution.function.ran(
-                quick=False
-            )  # others like it must not hold up this thread before it has ended
+            # Others like it must not hold up this thread before it has ended.
+            execution.function.ran(quick=False)
 
     def _over_without_guest(self, execution: Execution, fault: GuestFault, over: Over) -> None:
         try:

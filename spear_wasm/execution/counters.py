@@ -69,14 +69,18 @@ class Tally:
         self.failed += 1
         self._count_name(function[:MAX_NAME_CHARS])
 
-    def _count_name(self, name: str, times: int = 1) -> None:
+    def _count_name(self, name: str) -> None:
         counts = self.by_function
         named = len(counts) - (OTHERS in counts)
         if name not in counts and named >= MAX_FUNCTIONS:
-            # So the names that are called most keep their counts, whatever others come and go.
-            rarest = min(counts.keys() - {OTHERS}, key=counts.__getitem__)
-            counts[OTHERS] = counts.get(OTHERS, 0) + counts.pop(rarest)
-        counts[name] = counts.get(name, 0) + times
+            self._drop_rarest()
+        counts[name] = counts.get(name, 0) + 1
+
+    def _drop_rarest(self) -> None:
+        """So the names that are called most keep their counts, whatever others come and go."""
+        counts = self.by_function
+        rarest = min(counts.keys() - {OTHERS}, key=counts.__getitem__)
+        counts[OTHERS] = counts.get(OTHERS, 0) + counts.pop(rarest)
 
     def add(self, other: Tally) -> None:
         """Include another tally."""
@@ -87,7 +91,9 @@ class Tally:
         self.run_seconds += other.run_seconds
         self.response_seconds += other.response_seconds
         for name, count in other.by_function.items():
-            self._count_name(name, count)
+            self.by_function[name] = self.by_function.get(name, 0) + count
+        while len(self.by_function) - (OTHERS in self.by_function) > MAX_FUNCTIONS:
+            self._drop_rarest()
 
 
 class Counters:
@@ -116,8 +122,11 @@ class Counters:
 
     def _tally_at(self, now: float) -> Tally:
         hour = int(now // 3600)
-        if hour > self._hour:  # where the clock is set back, the present hour is longer
+        if hour > self._hour:
             self._begin(hour)
+        elif hour < self._hour and hour not in self._hours:  # the clock was ahead
+            self._hours[hour] = self._hours.pop(self._hour)
+            self._hour = hour
         return self._present
 
     def _begin(self, hour: int) -> None:

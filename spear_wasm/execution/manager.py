@@ -91,6 +91,8 @@ class TaskExecutionManager:
     def accept(self, execution: Execution, suggested_id: str = "", *, on_the_spot: bool = False) -> Execution:
         """The same for an execution that somebody else has made of a call.
 
+        A suggested id is one that nothing kept has: see `ExecutionRegistry.unless_kept`.
+
         Raises:
             ExecutionExists, ServerBusy, ServerDraining, TaskNotFound: as `submit` does.
         """

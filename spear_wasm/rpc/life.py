@@ -95,7 +95,7 @@ class ServingProcess:
         server = EdgeServer(
             caller_options(self._host.config) + connection_options(self._config),
             _check(self._config),
-            max_unread=max(self._config.max_unread, _largest_answer(self._host.config)),
+            max_unread=self._config.max_unread,
         )
         self._add_services(server)
         server.try_at_once(INVOKE_FUNCTION, self._functions.quick_calls.answer)

@@ -138,11 +138,31 @@ def test_however_many_hours_are_added_up_their_names_are_as_few() -> None:
         assert sum(tally.by_function.values()) == tally.ended == 10 * MAX_FUNCTIONS
 
 
-def test_where_the_clock_is_set_back_what_ends_counts_in_the_hour_that_was_the_present_one() -> None:
+def test_where_the_clock_was_ahead_what_ended_then_counts_in_the_hour_that_it_is() -> None:
     counters = Counters()
-    for hours_ago in (0, 2):
+    for hours_ago in (-5, 0, 0):
         counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON - hours_ago * HOUR)
-    assert [counters.since(hours, NOON).ended for hours in (0, 1)] == [2, 2]
+    counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON + HOUR)
+    assert [counters.since(hours, NOON + HOUR).ended for hours in (0, 1, 2)] == [4, 1, 4]
+
+
+def test_what_ends_late_in_an_hour_that_is_over_counts_in_the_present_one() -> None:
+    counters = Counters()
+    for hours_ago in (1, 0, 1):
+        counters.count(ExecutionStatus.COMPLETED, 0, 0, "run", NOON - hours_ago * HOUR)
+    assert [counters.since(hours, NOON).ended for hours in (0, 1, 2)] == [3, 2, 3]
+
+
+def test_tallies_that_are_added_up_keep_the_names_that_were_called_most() -> None:
+    some, others = Tally(), Tally()
+    for number in range(MAX_FUNCTIONS):
+        for _ in range(3 + number):
+            some.count(ExecutionStatus.COMPLETED, 0, 0, f"f{number}")
+    for name in ("new", *["f0"] * 50):
+        others.count(ExecutionStatus.COMPLETED, 0, 0, name)
+    some.add(others)
+    assert some.by_function["f0"] == 53
+    assert some.by_function[OTHERS] == 1
 
 
 def test_what_was_lost_has_failed_and_changes_no_average() -> None:

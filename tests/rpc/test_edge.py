@@ -19,7 +19,6 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave
 from spear_wasm.rpc.edge import EdgeServer, UnaryCall
 from spear_wasm.rpc.edge.core import Rpc
 from spear_wasm.rpc.edge.server import MAX_UNREAD
-from tests.rpc.serving import until
 
 PATIENCE = 30.0
 SERVICE = "tests.Bytes"
@@ -276,13 +275,13 @@ def test_a_writer_waits_for_its_reader_and_ends_with_him(running: Running) -> No
 class DeafCaller:
     """A client of HTTP/2 that has calls made, and gives the server no room to send any of their answers."""
 
-    SETTINGS, HEADERS, DATA = 4, 1, 0
+    SETTINGS, HEADERS, DATA, RST_STREAM = 4, 1, 0, 3
     END_STREAM, END_HEADERS = 1, 4
     INITIAL_WINDOW_SIZE = 4
 
     def __init__(self, port: int) -> None:
         self._stream = -1
-        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self._send(self.SETTINGS, 0, 0, struct.pack(">HI", self.INITIAL_WINDOW_SIZE, 0))
 
@@ -299,6 +298,22 @@ class DeafCaller:
             struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
         )
 
+    def hung_up_on(self) -> int:
+        """Which of its calls is given up next, the first being 1; waits for that."""
+        while True:
+            length, kind, _, stream = struct.unpack(">IBBI", b"\0" + self._receive(9))
+            self._receive(length)
+            if kind == self.RST_STREAM:
+                return int(stream + 1) // 2
+
+    def _receive(self, size: int) -> bytes:
+        received = b""
+        while len(received) < size:
+            part = self._socket.recv(size - len(received))
+            assert part, "the server has closed the connection"
+            received += part
+        return received
+
     def close(self) -> None:
         self._socket.close()
 
@@ -308,26 +323,20 @@ def _of_header(text: str) -> bytes:
     return bytes([len(text)]) + text.encode()
 
 
-def test_answers_that_nobody_reads_have_a_bound_together_and_are_given_up_with_their_caller(
+def test_who_leaves_answers_unread_for_longest_is_hung_up_on_where_there_are_too_many(
     unstarted: Running,
 ) -> None:
     unstarted.max_unread = 10_000
     unstarted.start()
     echo = unstarted.method("echo")
-
-    def is_refused() -> bool:
-        try:
-            echo("x" * 4000)
-        except grpc.RpcError as error:
-            return bool(error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED)
-        return False
-
     with contextlib.closing(DeafCaller(unstarted.port)) as deaf:
         for _ in range(4):  # two find room
             deaf.call(f"/{SERVICE}/echo", b"x" * 4000)
-        until(is_refused)
-        assert echo("a short one") == "a short one"
-    until(lambda: not is_refused())
+        assert [deaf.hung_up_on(), deaf.hung_up_on()] == [1, 2]
+        assert len(echo("x" * 4000)) == 4000
+        assert deaf.hung_up_on() == 3
+        assert len(echo("x" * 20_000)) == 20_000  # more than all of the room
+        assert deaf.hung_up_on() == 4
     unstarted.stop()
 
 

@@ -26,8 +26,6 @@ Received: TypeAlias = "Callable[[bytes | None, bool], None]"
 Event: TypeAlias = "Any"
 """An event of cygrpc, which has no types."""
 
-TOO_MUCH_UNREAD = "too many answers wait for callers to read them; the call was made, and its answer is lost"
-
 _NO_FLAGS = 0
 _NEVER = 2.0**62
 """Less than what core has for a deadline that never comes, which is the largest time that it can hold."""
@@ -42,7 +40,7 @@ class Rpc:
 
     __slots__ = ("_call", "_deadline", "_ended", "_opened", "_received", "_unread", "metadata", "method")
 
-    def __init__(self, event: Event, ended: Callable[[Event], None], unread: Unread) -> None:
+    def __init__(self, event: Event, ended: Callable[[Event], None], unread: Unread[Rpc]) -> None:
         self._call = event.call
         self._ended = ended
         self._unread = unread
@@ -83,21 +81,24 @@ class Rpc:
         self._call.start_server_batch(operations, lambda event: sent(event.success))
 
     def finish(self, message: bytes) -> None:
-        """Answer with one message, and that all went well; or refuse to, where too many wait to be read already."""
-        size, unread, ended = len(message), self._unread, self._ended
-        if not unread.try_add(size):
-            self.finish_with(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MUCH_UNREAD)
-            return
+        """Answer with one message, and that all went well; callers who do not read theirs may be hung up on for it."""
+        for other in self._unread.add(self, len(message)):
+            other.hang_up()
 
         def on_taken(event: Event) -> None:
-            unread.remove(size)
-            ended(event)
+            self._unread.remove(self)
+            self._ended(event)
 
         self._end(
             on_taken,
             cygrpc.SendMessageOperation(message, _NO_FLAGS),
             cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.ok, b"", _NO_FLAGS),
         )
+
+    def hang_up(self) -> None:
+        """Give up an answer that was sent and is not taken."""
+        log.warning("an answer given up that was not read", method=self.method)
+        self._call.cancel()
 
     def finish_with(self, status: grpc.StatusCode, details: str = "", metadata: Metadata = ()) -> None:
         """Say how it ended, behind whatever messages were sent."""
@@ -117,14 +118,14 @@ class Rpc:
 class Core:
     """A server and its queue of events.
 
-    Single answers that wait to be read have `max_unread` bytes together. `on_rpc` is called for each RPC that comes, on
-    the thread that runs `poll`: there is one, and what it calls must not block.
+    Single answers that wait to be read have `max_unread` bytes together, or are one. `on_rpc` is called for each RPC
+    that comes, on the thread that runs `poll`: there is one, and what it calls must not block.
     """
 
     def __init__(
         self, options: Iterable[tuple[str, int]], max_unread: int, on_rpc: Callable[[Rpc], None]
     ) -> None:
-        self._unread = Unread(max_unread)
+        self._unread: Unread[Rpc] = Unread(max_unread)
         self._on_rpc = on_rpc
         self._unfinished = 0  # RPCs; the polling thread's
         self._stopped = False  # the polling thread's, too

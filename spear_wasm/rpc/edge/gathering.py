@@ -20,7 +20,7 @@ class Gathering(Generic[Item]):
 
     It looks again for as long as each look finds more, and no longer than `LOOKING_SECONDS`. Of what a call needs, each
     step touches much that the next one does not, and that the processor's caches have lost when it comes round again:
-    taken for several calls before the next step, all of them cost half (`bench/rpc_cost.py`).
+    taken for several calls before the next step, all of them cost half.
     """
 
     def __init__(self, handle: Callable[[list[Item]], None]) -> None:

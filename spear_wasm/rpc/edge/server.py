@@ -21,8 +21,8 @@ Check: TypeAlias = "Callable[[Rpc], bool]"
 AnswerAtOnce: TypeAlias = "Callable[[list[UnaryCall]], Iterable[UnaryCall]]"
 """Takes calls of a method that have been read. Those that it answers neither now nor later, but a coroutine does."""
 
-
 MAX_UNREAD = 256 << 20
+"""Bytes of answers that wait for their callers to read them."""
 
 
 class _Details(NamedTuple):
@@ -47,7 +47,7 @@ class EdgeServer:
         *,
         max_unread: int = MAX_UNREAD,
     ) -> None:
-        """Of single answers no more than `max_unread` bytes wait for their callers to read them."""
+        """Where more than `max_unread` bytes of single answers wait to be read, their callers are hung up on."""
         self._core = Core(options, max_unread, self._on_rpc)
         self._check = check
         self._tables: list[grpc.GenericRpcHandler] = []
