@@ -125,10 +125,10 @@ class Batches:
                 del self._of_task[batch.task]
 
     def _leave(self, batch: Batch) -> None:
-        batch.close()
         with self._lock:
             self._open.discard(batch)
             self._line.pop(batch, None)  # what was asked for through it comes all the same
+        batch.close()
 
     def want_turn(self, batch: Batch) -> None:
         """For a batch: it has something to do. On any thread."""
@@ -238,7 +238,7 @@ class Batch:
     @property
     def _can_feed(self) -> bool:
         """Whether another input may be submitted now."""
-        is_left = bool(self._waiting or self._group)
+        is_left = bool(self._waiting or self._group) and not self._is_closed
         return is_left and not self._is_held_up and len(self._under_way) < self._config.max_running
 
     @property
@@ -285,7 +285,7 @@ class Batch:
     def _submit(self, until: float) -> list[tuple[int, Execution]]:
         """Submit the group from its front while there is time, and none waits in the line; which of it have ended."""
         group, ended = self._group, []
-        while group and not self._is_held_up:
+        while group and not self._is_held_up and not self._is_closed:
             number, execution = group[0]
             execution.begin_budget(self._deadline)
             try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from spear_wasm.engine.outcome import GuestFault
@@ -509,7 +510,11 @@ def broken() -> None:
     raise RuntimeError("a bug")
 
 
-def test_threads_survive_what_a_chore_a_deadline_or_an_end_raises_and_log_it(executor: Executor) -> None:
+def test_threads_survive_what_a_chore_a_deadline_or_an_end_raises_and_log_it(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What another test has had logged, the logger may have been bound for.
+    monkeypatch.setattr("spear_wasm.execution.executor.log", structlog.get_logger())
     done = threading.Event()
     with capture_logs() as logged:
         executor.defer(broken)

@@ -22,6 +22,7 @@ from spear_wasm.api import function_pb2_grpc
 from spear_wasm.config import Config, Section
 from spear_wasm.errors import CompileRefused, CompilerKilled, InvalidRequest, PermissionDenied
 from tests.rpc.conftest import StartServer
+from tests.rpc.deaf_caller import DeafCaller
 from tests.rpc.modules import compile_bomb, unique_module
 from tests.rpc.plugins import PLUGINS, message_of, words
 from tests.rpc.serving import (
@@ -90,7 +91,8 @@ TESTED_IN = {
     "pool/test_pools.py": ["pool.upkeep"],
     "cli/test_commands.py": ["log.format"],
     HERE: [
-        "server.max_connection_streams", "engine.wasm_stack", "compile.max_memory", "compile.max_concurrency",
+        "server.max_connection_streams", "server.max_unread", "engine.wasm_stack",
+        "compile.max_memory", "compile.max_concurrency",
         "execution.max_record_bytes", "execution.max_stored_bytes", "execution.stored_for",
         "execution.max_unread", "execution.max_unread_messages",
         "log.level", "runtimes.max_scratch", "runtimes.max_vars",
@@ -154,6 +156,20 @@ def test_a_guest_has_the_stack_that_is_configured(server: Server, start_server: 
     assert value_of(server.call("deep", "deep", 4000)) == 4000
     assert code_of(shallow.call("deep", "deep", 4000)) == "TRAP_STACK_OVERFLOW"
     assert value_of(shallow.call("deep", "deep", 100)) == 100
+
+
+def test_callers_who_leave_more_unread_than_configured_are_hung_up_on(start_server: StartServer) -> None:
+    server = start_server('[server]\nmax_unread = "10KiB"')
+    server.upload(fixture("text"), "text")
+    task_id = server.call("text", "upper", b"a").task_id
+    request = pb.InvokeFunctionRequest(
+        task_id=task_id, function_name="upper", parameters=parameters(b"a" * 4000)
+    )
+    port = int(server.address.rpartition(":")[2])
+    with contextlib.closing(DeafCaller(port)) as deaf:
+        for _ in range(4):  # two find room
+            deaf.call("/spearlet.FunctionService/InvokeFunction", request.SerializeToString())
+        assert [deaf.hung_up_on(), deaf.hung_up_on()] == [1, 2]
 
 
 # --- [compile] --------------------------------------------------------------------------------------------
