@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Protocol
 
 LINGER_SECONDS = 0.05
-"""How long a pace is kept that no guest needs: changing it costs more than many ticks."""
+"""How long a pace is kept at least that no guest needs: changing it costs more than many ticks."""
 SLOW_PERIODS = 5
 """At the slow pace ticks come so many times less often."""
 
@@ -59,6 +59,8 @@ class Ticker:
     def __init__(self, timer: Timer, period: float) -> None:
         self.period = period
         self.slow_period = SLOW_PERIODS * period
+        # Longer than a slice: the pace that it began at must not change before it is over.
+        self._linger = max(LINGER_SECONDS, 2 * period)
         self._timer = timer
         # Written by any thread, each time in one step under the GIL. Whoever begins a slice writes when, then
         # reads `_pace`; the thread that slows the timer writes `_pace`, then reads when slices began. Whichever
@@ -81,12 +83,11 @@ class Ticker:
 
     def begin_slice(self, pace: Pace) -> None:
         """A guest is about to run, and ticks have to come at this pace at least."""
+        self._running.add(threading.get_ident())
         if pace is Pace.FULL:
-            self._last_full = time.monotonic()
+            self.hurry()
         else:
             self._last_slow = time.monotonic()
-        self._running.add(threading.get_ident())
-        if self._pace < pace:
             self._quicken(pace)
 
     def end_slice(self) -> None:
@@ -94,10 +95,9 @@ class Ticker:
         self._running.discard(threading.get_ident())
 
     def hurry(self) -> None:
-        """Somebody waits for the end of a slice that began at the slow pace: a period from now, it ends."""
+        """Ticks have to come at the full pace: what began at the slow one ends a period from now."""
         self._last_full = time.monotonic()
-        if self._pace < Pace.FULL:
-            self._quicken(Pace.FULL)
+        self._quicken(Pace.FULL)
 
     def slice_was_cut(self, pace: Pace, cpu_seconds: float) -> None:
         """A tick ended a slice that began at this pace, in which the guest used so much CPU time."""
@@ -105,6 +105,8 @@ class Ticker:
         self._lag += (max(0.0, cpu_seconds - self._period_at(pace)) - self._lag) * 0.05
 
     def _quicken(self, pace: Pace) -> None:
+        if self._pace >= pace:
+            return
         with self._lock:
             if self._pace < pace:
                 self._timer.start(self._period_at(pace))
@@ -117,13 +119,13 @@ class Ticker:
     def _slow_down(self) -> None:
         while not self._closing:
             self._started.wait()
-            time.sleep(LINGER_SECONDS)
+            time.sleep(self._linger)
             if self._needed() < self._pace:
                 self._relax()
 
     def _needed(self) -> Pace:
         """The pace for the slices that began of late, or have not ended."""
-        long_ago = time.monotonic() - LINGER_SECONDS
+        long_ago = time.monotonic() - self._linger
         if self._last_full >= long_ago:
             return Pace.FULL
         return Pace.SLOW if self._running or self._last_slow >= long_ago else Pace.REST

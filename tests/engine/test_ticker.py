@@ -5,10 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
+from spear_wasm.engine.engine import Engine
 from spear_wasm.engine.ticker import LINGER_SECONDS, SLOW_PERIODS, Pace, Ticker
+from tests.workshop import PLAIN, Workshop, run_slice, sandbox_of, start
 
 PERIOD = 0.001
 PACES = {PERIOD: "start", SLOW_PERIODS * PERIOD: "start slowly"}
@@ -65,8 +68,8 @@ class HeldTime:
         self._asleep.put(seconds)
         self._wake.acquire()
 
-    def wait_for_sleeper(self) -> None:
-        assert self._asleep.get(timeout=NOT_FOR_LONG) == LINGER_SECONDS
+    def wait_for_sleeper(self, seconds: float = LINGER_SECONDS) -> None:
+        assert self._asleep.get(timeout=NOT_FOR_LONG) == seconds
 
     def wake_sleeper(self) -> None:
         self._wake.release()
@@ -143,6 +146,23 @@ def test_the_timer_is_not_stopped_while_a_slice_is_under_way_however_long(
     ticker.end_slice()
     time.wake_sleeper()
     timer.wait_for("start", "start slowly", "stop")
+
+
+def test_the_pace_of_a_slice_that_is_long_by_itself_is_kept_for_longer(
+    timer: RecordedTimer, time: HeldTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    period = 2 * LINGER_SECONDS
+    monkeypatch.setitem(PACES, period, "start")
+    ticker = Ticker(timer, period)
+    ticker.begin_slice(Pace.FULL)
+    time.wait_for_sleeper(2 * period)
+    time.now += period
+    time.wake_sleeper()
+    time.wait_for_sleeper(2 * period)
+    ticker.end_slice()
+    assert timer.calls == ["start"]
+    time.end_all_sleep()
+    ticker.close()
 
 
 def test_the_next_guest_starts_the_timer_again(ticker: Ticker, timer: RecordedTimer, time: HeldTime) -> None:
@@ -294,3 +314,12 @@ def test_lag_follows_how_late_ticks_come(ticker: Ticker) -> None:
         ticker.slice_was_cut(Pace.FULL, PERIOD / 2)
         ticker.slice_was_cut(Pace.SLOW, 2 * PERIOD)
     assert ticker.lag == pytest.approx(0.0, abs=0.01)
+
+
+def test_an_endless_guest_is_stopped_at_each_tick_of_the_longest_that_may_be(workshop: Workshop) -> None:
+    code, module = workshop.compiled("hostile")
+    with closing(Engine(PLAIN, tick=0.1)) as engine, sandbox_of(engine.link(code, module, {})) as sandbox:
+        steps = start(sandbox, "spin")
+        for _ in range(2):
+            run_slice(sandbox, steps)
+        steps.close()
