@@ -162,15 +162,20 @@ def test_an_asynchronous_call_is_answered_when_it_is_accepted_and_outlives_the_s
 
 
 def test_tasks_are_made_on_the_way_and_calls_of_others_do_not_wait_for_them(
-    calls: CallStream, task: str
+    start_server: StartServer,
 ) -> None:
-    for number in range(5):  # as many as may wait where none of them is quick
+    # With room for all in the line: until they are known as quick they wait there.
+    server = start_server("[execution]\nmax_running = 8\nmax_pending = 100")
+    server.upload(fixture("calc"), "calc")
+    task = server.task("calc")
+    calls = CallStream(server.functions)
+    for number in range(20):
         spec = pb.ArtifactSpec(artifact_id="calc")
         calls.send("add", number, 1, artifact_spec=spec, task_name=fresh("task"))
         calls.send("add", number, 2, task_id=task)
     answers = calls.rest()
-    assert [value_of(answers[number]) for number in range(1, 11)] == [
-        number + plus for number in range(5) for plus in (1, 2)
+    assert [value_of(answers[number]) for number in range(1, 41)] == [
+        number + plus for number in range(20) for plus in (1, 2)
     ]
 
 
