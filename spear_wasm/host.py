@@ -58,9 +58,8 @@ class Host:
         self.config = config
         self.data_dir = data_dir
         self.seat = seat
-        self.compiler = Compiler(
-            *engine_settings(config), config.compile, _compilation_turns(config, data_dir, seat)
-        )
+        settings = engine_settings(config)
+        self.compiler = Compiler(*settings, config.compile, _compilation_turns(config, data_dir, seat))
         closing.callback(self.compiler.close)
         self.runtimes = RuntimeManager(config.runtimes)
         self.code = CodeCache(data_dir, self.compiler, self.runtimes.companions, seat)
@@ -68,7 +67,7 @@ class Host:
         closing.callback(self.artifacts.close)
         self.fetcher = Fetcher(config.fetch)
         closing.callback(self.fetcher.close)
-        self.engines = Engines(engine_settings(config), config.engine.tick)
+        self.engines = Engines(settings, config.engine.tick)
         closing.callback(self.engines.close)
         _check_sandboxes(self.engines)
         journal = _journal(config, data_dir, seat)
@@ -186,7 +185,7 @@ def prepare(config: Config, data_dir: Path, seat: Seat) -> None:
         contextlib.closing(_journal(config, data_dir, seat)) as journal,
         contextlib.closing(_task_store(data_dir)) as store,
     ):
-        forget_gone(journal, store.ids()).result()
+        forget_gone(journal, journal.task_totals(), store.ids()).result()
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Container, Iterable
     from concurrent.futures import Future
 
     from spear_wasm.execution.execution_registry import ExecutionRegistry
     from spear_wasm.execution.storage import ExecutionJournal
+    from spear_wasm.execution.task import TaskTotal
     from spear_wasm.execution.task_registry import TaskRegistry
 
 
@@ -23,11 +24,13 @@ class TaskTotals:
 
     def recall(self) -> None:
         """Tell tasks what they have done in earlier runs of the server; for its start."""
-        for total in self._journal.task_totals():
-            task = self._tasks.find(total.task_id)
+        totals = self._journal.task_totals()
+        there = {task.id: task for task in self._tasks.all()}
+        forget_gone(self._journal, totals, there)
+        for total in totals:
+            task = there.get(total.task_id)
             if task is not None:
                 task.count_end(total.last_status, total.last_ended_at, total.ended)
-        forget_gone(self._journal, {task.id for task in self._tasks.all()})
 
     def keep(self) -> None:
         """Have the disk count what tasks have done that is not kept there. For now and then, and the end."""
@@ -43,7 +46,8 @@ class TaskTotals:
             self._journal.add_totals(totals).add_done_callback(on_written)
 
 
-def forget_gone(journal: ExecutionJournal, there: Collection[str]) -> Future[None]:
+def forget_gone(
+    journal: ExecutionJournal, totals: Iterable[TaskTotal], there: Container[str]
+) -> Future[None]:
     """Forget what tasks have done that are not there any more."""
-    counted = [total.task_id for total in journal.task_totals()]
-    return journal.forget_totals([task_id for task_id in counted if task_id not in there])
+    return journal.forget_totals([total.task_id for total in totals if total.task_id not in there])
