@@ -11,6 +11,7 @@ from bench.peers.edge import answer
 from bench.peers.null_server import run_nothing
 from bench.rpc_cost import METHOD
 from spear_wasm.api import function_pb2, function_pb2_grpc
+from spear_wasm.config import ServerConfig
 from spear_wasm.rpc.edge import EdgeServer
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def main() -> None:
     """Serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    server = EdgeServer([])
+    server = EdgeServer([], ServerConfig().max_unread)
     function_pb2_grpc.add_FunctionServiceServicer_to_server(_Service(), server)  # type: ignore[abstract, arg-type]  # one method is enough; it has what generated code calls
     server.try_at_once(METHOD, _answer_at_once)
     print(f"listening on 127.0.0.1:{server.bind('127.0.0.1:0', None)}", flush=True)

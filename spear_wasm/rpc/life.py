@@ -94,8 +94,8 @@ class ServingProcess:
         credentials = server_credentials(self._config)
         server = EdgeServer(
             caller_options(self._host.config) + connection_options(self._config),
+            self._config.max_unread,
             _check(self._config),
-            max_unread=self._config.max_unread,
         )
         self._add_services(server)
         server.try_at_once(INVOKE_FUNCTION, self._functions.quick_calls.answer)

@@ -84,7 +84,8 @@ class WorkerProcess(ServingProcess):
 
     def _inside(self) -> EdgeServer:
         # Generated code knows grpcio's servers alone.
-        inside: Any = EdgeServer(door_options(self._host.config))
+        config = self._host.config
+        inside: Any = EdgeServer(door_options(config), config.server.max_unread)
         functions = self._functions
         function_pb2_grpc.add_FunctionServiceServicer_to_server(functions.alone(), inside)
         questions = Inside(self._host, self._figures, functions.durable_calls)

@@ -16,11 +16,11 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave
 
 from spear_wasm.rpc.edge import EdgeServer, UnaryCall
 from spear_wasm.rpc.edge.core import Rpc
-from spear_wasm.rpc.edge.server import MAX_UNREAD
 from tests.rpc.deaf_caller import DeafCaller
 
 PATIENCE = 30.0
 SERVICE = "tests.Bytes"
+ROOMY = 1 << 30
 METHODS = {
     "echo": grpc.unary_unary_rpc_method_handler,
     "count": grpc.unary_stream_rpc_method_handler,
@@ -92,7 +92,7 @@ class Running:
         self._check = check
         self.at_once: Callable[[UnaryCall], bool] | None = None
         """Whether it answers a call."""
-        self.max_unread = MAX_UNREAD
+        self.max_unread = ROOMY
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -102,7 +102,7 @@ class Running:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", [("grpc.enable_http_proxy", 0)])
 
     async def _start(self) -> None:
-        self.server = EdgeServer([], self._check, max_unread=self.max_unread)
+        self.server = EdgeServer([], self.max_unread, self._check)
         handlers = {
             name: kind(getattr(self.service, name), text, str.encode) for name, kind in METHODS.items()
         }
@@ -421,5 +421,5 @@ def test_a_check_refuses_before_anything_is_read() -> None:
 
 
 def test_an_address_that_is_taken_is_told(running: Running) -> None:
-    second = EdgeServer([("grpc.so_reuseport", 0)])
+    second = EdgeServer([("grpc.so_reuseport", 0)], ROOMY)
     assert second.bind(f"127.0.0.1:{running.port}", None) == 0

@@ -21,9 +21,6 @@ Check: TypeAlias = "Callable[[Rpc], bool]"
 AnswerAtOnce: TypeAlias = "Callable[[list[UnaryCall]], Iterable[UnaryCall]]"
 """Takes calls of a method that have been read. Those that it answers neither now nor later, but a coroutine does."""
 
-MAX_UNREAD = 256 << 20
-"""Bytes of answers that wait for their callers to read them."""
-
 
 class _Details(NamedTuple):
     """What grpcio's tables of handlers are asked with."""
@@ -41,11 +38,7 @@ class EdgeServer:
     """
 
     def __init__(
-        self,
-        options: Iterable[tuple[str, int]],
-        check: Check | None = None,
-        *,
-        max_unread: int = MAX_UNREAD,
+        self, options: Iterable[tuple[str, int]], max_unread: int, check: Check | None = None
     ) -> None:
         """Where more than `max_unread` bytes of single answers wait to be read, their callers are hung up on."""
         self._core = Core(options, max_unread, self._on_rpc)
