@@ -20,6 +20,7 @@ from spear_wasm.rpc.convert import parameters_from
 from spear_wasm.rpc.executions import write_answer
 from spear_wasm.rpc.invocations import check_invocation
 from spear_wasm.rpc.refusals import refusal
+from spear_wasm.rpc.under_way import UnderWay
 from spear_wasm.scheduling import is_at_share
 from spear_wasm.values import shown
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from spear_wasm.execution.task import Task
     from spear_wasm.rpc.edge import Conversation
 
-GONE = "the caller went away"
 RETRY_AFTER_SECONDS = 1.0
 GROUP = 16
 """Inputs that take each step together."""
@@ -190,14 +190,11 @@ class Batch:
         self._in_line: Execution | None = None
         """The one that waits in the line, or has."""
         self._line_is_full = False
-        self._lock = threading.Lock()
-        # guards: all below, which any thread changes
-        self._under_way: dict[Execution, int] = {}
-        self._ended: list[tuple[int, Execution]] = []
-        """What has ended since the last turn."""
+        self._unanswered = len(request.inputs)
+        self._under_way: UnderWay[int] = UnderWay(batches.manager, self._on_end)
+        # Written by any thread, each time in one step under the GIL; whoever does so wants a turn then.
+        self._ended: deque[tuple[int, Execution]] = deque()
         self._line_may_have_room = False
-        """Whether it has been full, and that may be over since the last turn."""
-        self._is_closed = False
 
     def take_turn(self, seconds: float) -> None:
         """Answer what has ended, and feed it for about so long."""
@@ -209,23 +206,14 @@ class Batch:
         else:
             if self._can_feed:
                 self._want_turn()
-            elif self._is_over:
+            elif not self._unanswered:
                 self._loop.call_soon_threadsafe(self._settle, None)
 
     def _take_news(self) -> None:
-        with self._lock:
-            ended, self._ended = self._ended, []
-            if self._line_may_have_room:
-                self._line_is_full = self._line_may_have_room = False
-        for number, execution in ended:
-            self._answer(number, execution)
-
-    @property
-    def _is_over(self) -> bool:
-        if self._waiting or self._group:
-            return False
-        with self._lock:
-            return not self._under_way and not self._ended
+        if self._line_may_have_room:
+            self._line_is_full = self._line_may_have_room = False
+        while self._ended:
+            self._answer(*self._ended.popleft())
 
     def _settle(self, error: Exception | None) -> None:
         if self.response.done():
@@ -238,7 +226,7 @@ class Batch:
     @property
     def _can_feed(self) -> bool:
         """Whether another input may be submitted now."""
-        is_left = bool(self._waiting or self._group) and not self._is_closed
+        is_left = bool(self._waiting or self._group) and not self._under_way.is_closed
         return is_left and not self._is_held_up and len(self._under_way) < self._config.max_running
 
     @property
@@ -285,7 +273,7 @@ class Batch:
     def _submit(self, until: float) -> list[tuple[int, Execution]]:
         """Submit the group from its front while there is time, and none waits in the line; which of it have ended."""
         group, ended = self._group, []
-        while group and not self._is_held_up and not self._is_closed:
+        while group and not self._is_held_up and not self._under_way.is_closed:
             number, execution = group[0]
             execution.begin_budget(self._deadline)
             try:
@@ -318,29 +306,17 @@ class Batch:
 
     def _go_on(self) -> None:
         """On any thread."""
-        with self._lock:
-            self._line_may_have_room = True
+        self._line_may_have_room = True
         self._want_turn()
 
     def _follow(self, number: int, execution: Execution) -> None:
-        with self._lock:
-            is_wanted = not self._is_closed
-            if is_wanted:
-                self._under_way[execution] = number
-        if not is_wanted:
-            self._manager.cancel(execution, GONE)
-            return
         execution.on_begin = self._want_turn
         self._in_line = execution  # it may have begun: who looks finds that, or is told by `on_begin`
-        execution.add_done_callback(self._on_end)
+        self._under_way.add(execution, number)
 
-    def _on_end(self, execution: Execution) -> None:
+    def _on_end(self, number: int, execution: Execution) -> None:
         """On whatever thread ended it."""
-        with self._lock:
-            number = self._under_way.pop(execution, None)
-            if number is None:
-                return
-            self._ended.append((number, execution))
+        self._ended.append((number, execution))
         self._go_on()
 
     def _answer(self, number: int, execution: Execution) -> None:
@@ -349,6 +325,7 @@ class Batch:
         size = answer.ByteSize()
         if size <= self._room:
             self._room -= size
+            self._unanswered -= 1
         else:
             self._refuse(number, self._no_room(), execution.id)
 
@@ -356,6 +333,7 @@ class Batch:
         answer = self._answers[number]
         answer.CopyFrom(refusal(error, execution_id))
         self._room -= answer.ByteSize()
+        self._unanswered -= 1
 
     def _no_room(self) -> BatchTooLarge:
         return BatchTooLarge(
@@ -364,9 +342,5 @@ class Batch:
         )
 
     def close(self) -> None:
-        """End what runs of it."""
-        with self._lock:
-            self._is_closed = True
-            under_way, self._under_way = self._under_way, {}
-        for execution in under_way:
-            self._manager.cancel(execution, GONE)
+        """Begin nothing more, and end what runs of it."""
+        self._under_way.close()

@@ -17,6 +17,7 @@ from spear_wasm.rpc.edge import Gathering
 from spear_wasm.rpc.executions import ended_response
 from spear_wasm.rpc.refusals import refusal
 from spear_wasm.rpc.status import reported
+from spear_wasm.rpc.under_way import UnderWay
 
 if TYPE_CHECKING:
     from spear_wasm.execution.execution import Execution
@@ -39,13 +40,17 @@ class Place(NamedTuple):
     size: int
 
 
-class Asked(NamedTuple):
-    """A request that has been read."""
+class StreamedCall(NamedTuple):
+    """A call that has been read."""
 
     request: pb.InvokeFunctionRequest
-    size: int
     place: Place
     time_remaining: Remaining
+
+    @property
+    def size(self) -> int:
+        """The bytes of the request."""
+        return self.place.size
 
 
 class CallStream:
@@ -65,16 +70,15 @@ class CallStream:
     ) -> None:
         self._quick_calls = quick_calls
         self._invoke = invoke
-        self._manager = host.manager
         self._bounds = host.config.call_streams
         self._conversation = conversation
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()  # the loop's
         self._slow_calls: set[asyncio.Task[None]] = set()  # the loop's, too
         self._at_hand = Gathering(self._begin)  # the polling thread's
+        self._under_way = UnderWay(host.manager, self._answer_ended)
         self._lock = threading.Lock()
         # guards: all below
-        self._executions: dict[Execution, Place] = {}
         self._answers: deque[bytes] = deque()
         """Those that are to be sent when the one before has been taken."""
         self._sending_since: float | None = None
@@ -122,11 +126,9 @@ class CallStream:
     def _close(self) -> None:
         with self._lock:
             self._is_closed = True
-            executions, self._executions = self._executions, {}
         for call in self._slow_calls:
             call.cancel()
-        for execution in executions:
-            self._manager.cancel(execution, "the caller went away")
+        self._under_way.close()
 
     # Requests
 
@@ -149,7 +151,7 @@ class CallStream:
             self._bytes += size
             place = Place(self._requests, size)
             self._read_on()
-        self._at_hand.add(Asked(request, size, place, self._conversation.time_remaining), self._soon)
+        self._at_hand.add(StreamedCall(request, place, self._conversation.time_remaining), self._soon)
 
     def _soon(self, action: Callable[[], None]) -> None:
         with self._lock:
@@ -164,47 +166,31 @@ class CallStream:
         if not self._takes_requests and not self._unanswered:
             self._loop.call_soon_threadsafe(self._over.set)
 
-    def _begin(self, requests: list[Asked]) -> None:
-        for part in self._quick_calls.begin(requests):
-            for asked, begun in part:
+    def _begin(self, calls: list[StreamedCall]) -> None:
+        for part in self._quick_calls.begin(calls):
+            for call, begun in part:
                 if begun is None:
-                    self._loop.call_soon_threadsafe(self._begin_slowly, asked)
+                    self._loop.call_soon_threadsafe(self._begin_slowly, call)
                 elif isinstance(begun, SpearError):  # it is the end of this call alone
-                    self._answer(asked.place, refusal(begun))
+                    self._answer(call.place, refusal(begun))
                 elif begun.done:
-                    self._answer_ended(asked.place, begun)
+                    self._answer_ended(call.place, begun)
                 else:
-                    self._follow(begun, asked.place)
+                    self._under_way.add(begun, call.place)
 
-    def _follow(self, execution: Execution, place: Place) -> None:
-        with self._lock:
-            is_wanted = not self._is_closed
-            if is_wanted:
-                self._executions[execution] = place
-        if is_wanted:
-            execution.add_done_callback(self._on_end)
-        else:
-            self._manager.cancel(execution, "the caller went away")
-
-    def _on_end(self, execution: Execution) -> None:
-        with self._lock:
-            place = self._executions.pop(execution, None)
-        if place is not None:
-            self._answer_ended(place, execution)
-
-    def _begin_slowly(self, asked: Asked) -> None:
+    def _begin_slowly(self, call: StreamedCall) -> None:
         """On the loop."""
         if not self._is_closed:
-            call = self._loop.create_task(self._answer_in_time(asked))
-            self._slow_calls.add(call)
-            call.add_done_callback(self._slow_calls.discard)
+            answering = self._loop.create_task(self._answer_in_time(call))
+            self._slow_calls.add(answering)
+            answering.add_done_callback(self._slow_calls.discard)
 
-    async def _answer_in_time(self, asked: Asked) -> None:
+    async def _answer_in_time(self, call: StreamedCall) -> None:
         try:
-            answer = await self._invoke(asked.request, asked.time_remaining)
+            answer = await self._invoke(call.request, call.time_remaining)
         except Exception as error:  # noqa: BLE001  it is the end of this call alone
             answer = refusal(reported(error, METHOD))
-        self._answer(asked.place, answer)
+        self._answer(call.place, answer)
 
     # Answers
 

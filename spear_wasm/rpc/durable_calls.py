@@ -15,6 +15,7 @@ from spear_wasm.execution.listing import newest, oldest
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.storage.journal import in_use
 from spear_wasm.rpc.executions import LEFT, ended_response, left_to_the_next, unfinished_result
+from spear_wasm.rpc.under_way import GONE
 from spear_wasm.rpc.waiting import accepted, in_thread, is_kept, look_again, recorded
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class DurableCalls:
         except asyncio.CancelledError:
             durable = self._durable.open(key)
             if self._callers[key, digest] == 1 and durable is not None and durable.digest == digest:
-                self._host.manager.cancel(durable.execution, "the caller went away")
+                self._host.manager.cancel(durable.execution, GONE)
             raise
         finally:
             self._callers[key, digest] -= 1

@@ -32,6 +32,7 @@ from spear_wasm.rpc.quick_calls import QuickCalls
 from spear_wasm.rpc.status import reporting_errors
 from spear_wasm.rpc.streaming import deliver, end_alone
 from spear_wasm.rpc.task_counts import KnownByTasks, TaskCounts
+from spear_wasm.rpc.under_way import GONE
 from spear_wasm.rpc.waiting import ended, is_kept
 from spear_wasm.values import shown
 
@@ -114,7 +115,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         try:
             await ended(execution)
         except asyncio.CancelledError:
-            self._host.manager.cancel(execution, "the caller went away")
+            self._host.manager.cancel(execution, GONE)
             raise
 
     @reporting_errors

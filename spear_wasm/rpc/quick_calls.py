@@ -10,6 +10,7 @@ from spear_wasm.rpc.durable_calls import is_durable
 from spear_wasm.rpc.executions import ended_response
 from spear_wasm.rpc.invocations import check_invocation
 from spear_wasm.rpc.status import refuse, reported
+from spear_wasm.rpc.under_way import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,7 @@ class QuickCalls:
     def _tell_end_of(self, execution: Execution, call: UnaryCall) -> None:
         def on_closed(gone: bool) -> None:  # noqa: FBT001  as core tells it
             if gone and not execution.done:
-                self._manager.cancel(execution, "the caller went away")
+                self._manager.cancel(execution, GONE)
 
         call.when_closed(on_closed)
         execution.add_done_callback(lambda ended: _tell_end(call, ended))
