@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from spear_wasm.rpc.edge.method import Method
 
 log = structlog.get_logger()
+
+Told = TypeVar("Told")
 
 NO_MESSAGE = "the request is not a message of this method"
 """For callers who send bytes that are none."""
@@ -84,25 +86,12 @@ class Conversation:
         """
         heard: asyncio.Future[object] = self._loop.create_future()
 
-        def received(message: bytes | None, well: bool) -> None:  # noqa: FBT001  as core tells it
-            self._loop.call_soon_threadsafe(self._heard, heard, message, well)
+        def on_heard(message: object, _: int) -> None:
+            told = grpc.aio.EOF if message is None else message
+            self._loop.call_soon_threadsafe(_settle, heard, told)
 
-        self._rpc.receive(received)
+        self.hear(on_heard)
         return await heard
-
-    def _heard(self, heard: asyncio.Future[object], message: bytes | None, well: bool) -> None:  # noqa: FBT001
-        if heard.done():
-            return
-        if not well:
-            heard.cancel()
-        elif message is None:
-            heard.set_result(grpc.aio.EOF)
-        else:
-            try:
-                heard.set_result(self._method.decode(message))
-            except Exception:  # noqa: BLE001  each kind of message has errors of its own
-                self._refuse_message()
-                heard.cancel()
 
     async def write(self, message: object) -> None:
         """Send a message, and wait until the transport has taken it, which is when the caller reads.
@@ -112,10 +101,10 @@ class Conversation:
         """
         said: asyncio.Future[None] = self._loop.create_future()
 
-        def on_sent(well: bool) -> None:  # noqa: FBT001  as core tells it
-            self._loop.call_soon_threadsafe(_settle, said, well)
+        def on_said() -> None:
+            self._loop.call_soon_threadsafe(_settle, said, None)
 
-        self._rpc.send(self._method.encode(message), on_sent)
+        self.say(self._method.encode(message), on_said)
         await said
 
     # The same for those who answer on whatever thread they are on: `read` and `write` cost a way to the loop and back
@@ -192,10 +181,6 @@ class Conversation:
             self._rpc.finish_with(code, details, metadata)
 
 
-def _settle(said: asyncio.Future[None], well: bool) -> None:  # noqa: FBT001  as core tells it
-    if said.done():
-        return
-    if well:
-        said.set_result(None)
-    else:
-        said.cancel()
+def _settle(waited_for: asyncio.Future[Told], told: Told) -> None:
+    if not waited_for.done():
+        waited_for.set_result(told)
