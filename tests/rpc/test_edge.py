@@ -15,7 +15,7 @@ import pytest
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # the stubs leave it out
 
 from spear_wasm.rpc.edge import EdgeServer, UnaryCall
-from spear_wasm.rpc.edge.core import Rpc
+from spear_wasm.rpc.edge.core import Core, Rpc
 from tests.rpc.deaf_caller import DeafCaller
 
 PATIENCE = 30.0
@@ -384,6 +384,30 @@ def test_a_call_leaves_nothing_to_the_garbage_collector(running: Running) -> Non
     finally:
         gc.enable()
     assert left == []
+
+
+def test_a_call_that_came_before_the_stop_and_is_seen_after_it_is_answered(
+    unstarted: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, on_call = Core.stop, Core._on_call
+    stopping: list[Future[None]] = []
+    has_begun = threading.Event()
+
+    def begun(core: Core) -> None:
+        stop(core)
+        has_begun.set()
+
+    def seen_too_late(core: Core, event: Any) -> None:
+        if event.success:
+            stopping.append(unstarted.begin_to_stop(PATIENCE))
+            assert has_begun.wait(PATIENCE)
+        on_call(core, event)
+
+    monkeypatch.setattr(Core, "stop", begun)
+    monkeypatch.setattr(Core, "_on_call", seen_too_late)
+    unstarted.start()
+    assert unstarted.method("echo")("word") == "word"
+    stopping[0].result(PATIENCE)
 
 
 def test_an_rpc_that_a_bug_keeps_from_everybody_is_answered_and_holds_up_no_stop() -> None:

@@ -1,14 +1,16 @@
-"""What is there at one time is handled together, and nobody waits for what has yet to come."""
+"""What comes at one time is handled together, and nobody waits for long for others."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spear_wasm.rpc.edge.gathering import MOST, Gathering
+from spear_wasm.rpc.edge.gathering import LOOKING_SECONDS, MOST, Gathering
 
 
 class Queue:
@@ -59,6 +61,22 @@ def test_one_that_comes_while_others_are_looked_for_is_one_of_them() -> None:
     queue.arrive(1)
     queue.run()
     assert queue.handled == [[1], [2], [3, 4, 5]]
+
+
+def test_the_first_waits_for_others_no_longer_than_so_long_though_each_look_finds_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("spear_wasm.rpc.edge.gathering.time", SimpleNamespace(monotonic=lambda: now[0]))
+    handled: list[list[int]] = []
+    looks: list[Callable[[], None]] = []
+    gathering = Gathering(handled.append)
+    gathering.add(0, looks.append)
+    for number in range(1, 4):
+        gathering.add(number, looks.append)
+        now[0] += LOOKING_SECONDS / 3
+        looks.pop()()
+    assert (handled, looks) == ([[0, 1, 2, 3]], [])
 
 
 @given(st.lists(st.integers(1, 3 * MOST), max_size=20))
