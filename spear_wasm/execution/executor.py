@@ -218,14 +218,14 @@ class Executor:
                     return action
                 fiber = self._queue.pop()
                 if fiber is not None:
-                    return partial(self._run_turn, fiber, self._pace_of_turn(fiber, me))
+                    return partial(self._run_turn, fiber, self._begin_turn(fiber, me))
                 if self._closing:
                     self._work.notify_all()
                     return None
                 self._watch()
 
-    def _pace_of_turn(self, fiber: Fiber, thread: int) -> Pace:
-        """Let everybody know that a thread runs this fiber next; the pace that is enough for it."""
+    def _begin_turn(self, fiber: Fiber, thread: int) -> Pace:
+        """A thread is about to run this fiber; at which pace."""
         fiber.state = FiberState.POLLED
         if fiber.is_brief:
             self._be_busy(thread)
