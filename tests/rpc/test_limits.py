@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import pytest
 
 from spear_wasm.api import function_pb2
@@ -361,3 +362,14 @@ def test_a_guest_can_fail_in_its_own_words(server: Server) -> None:
     fails_with("GUEST_ERROR")(answer)
     assert answer.result.error_message == "failed after logging"
     assert answer.result.stderr == b"before"
+
+
+def test_a_message_that_is_larger_than_any_input_may_be_is_refused_by_grpc(start_server: StartServer) -> None:
+    server = start_server(
+        '[default_limits]\nmax_input = "64KiB"\n[ceiling]\nmax_input = "64KiB"\n[batches]\nmax_input = "64KiB"'
+    )
+    server.upload(fixture("text"), "text")
+    refused(InvalidRequest, lambda: server.call("text", "upper", b"a" * (128 << 10)))
+    with pytest.raises(grpc.RpcError) as raised:
+        server.call("text", "upper", b"a" * (4 << 20))
+    assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
