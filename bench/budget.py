@@ -1,9 +1,8 @@
 """The budget of one call: CPU time of a short one in our process, step upon step, and of the server that runs nothing.
 
 Each way does what the one before it does, and more: a sandbox made, called and gone; the same for a call that is let
-in, counted, remembered and logged; the same for one that is read from its message and answered with one. What is left
-on top is gRPC's, here with its own edge alone. All but that is measured in a loop, with warm caches: over a socket it
-costs about half as much again.
+in, counted, remembered and logged; the same for one that is read from its message and answered with one. What comes on
+top is gRPC's: our edge alone, over a socket. The last two together are what a whole call takes (`bench/batches.py`).
 """
 
 from __future__ import annotations
