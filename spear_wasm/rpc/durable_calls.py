@@ -190,16 +190,27 @@ class DurableCalls:
         """An execution that waits or runs, or the record of one that ended, wherever that is.
 
         Raises:
+            ExecutionElsewhere: the disk has it for this worker, which has yet to take it up from one that is gone.
             JournalFailed: it has ended, and the disk has not taken its outcome for long.
         """
-        durable = self._durable.open(execution_id)
-        if durable is not None:
-            return await recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
-        found = self._host.executions.find(execution_id)
-        if found is None:
-            kept = await self._kept(execution_id)
-            found = kept.record if kept is not None else None
+        found = await self._in_memory(execution_id)
+        if found is not None:
+            return found
+        kept = await self._kept(execution_id)
+        if kept is None:
+            return None
+        if kept.record is not None:
+            return kept.record
+        found = await self._in_memory(execution_id)  # it may have come since it was looked for there
+        if found is None and kept.worker == self._host.seat.worker:
+            raise ExecutionElsewhere("it has yet to be taken up", worker=kept.worker)
         return found
+
+    async def _in_memory(self, execution_id: str) -> Known | None:
+        durable = self._durable.open(execution_id)
+        if durable is None:
+            return self._host.executions.find(execution_id)
+        return await recorded(durable) if durable.execution.lifecycle.is_final else durable.execution
 
     async def settled(self, execution_id: str) -> None:
         """Return when the outcome of an execution is on disk, where it has one that belongs there.
@@ -218,7 +229,7 @@ class DurableCalls:
         journal = self._durable.journal
         on_disk = await in_thread(self._threads, lambda: journal.page(wanted, limit))
         # Memory is asked last, and believed where the disk knew of an execution that has ended since.
-        in_memory = self._in_memory(wanted, limit)
+        in_memory = self._all_in_memory(wanted, limit)
         return await self._told(oldest(on_disk, [*elsewhere, *in_memory], wanted, limit))
 
     async def newest_of(self, task: Task, limit: int, elsewhere: Iterable[Listed] = ()) -> list[Listed]:
@@ -229,13 +240,13 @@ class DurableCalls:
 
     async def page_in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
         """All that wait or run here and are wanted, and the first so many of those that ended, in no order."""
-        return await self._told(list(filter(wanted.fits, self._in_memory(wanted, limit))))
+        return await self._told(list(filter(wanted.fits, self._all_in_memory(wanted, limit))))
 
     async def newest_in_memory(self, task: Task, limit: int) -> list[Listed]:
         """A task's executions that wait or run here, and the newest that ended, in no order."""
         return await self._told(self._newest_in_memory(task, limit))
 
-    def _in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
+    def _all_in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
         untold = self._untold()
         known = self._host.executions.page(wanted, limit + len(untold))
         return [*untold.values(), *_without(untold, known)]

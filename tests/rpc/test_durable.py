@@ -59,7 +59,8 @@ def outcome(server: Server, execution_id: str) -> pb.ExecutionResult:
 
     def has_ended() -> bool:
         answer = status_of(server, execution_id)
-        return answer.found and answer.result.status not in {PENDING, RUNNING}
+        assert answer.found, "what was accepted is never lost"
+        return answer.result.status not in {PENDING, RUNNING}
 
     until(has_ended)
     return status_of(server, execution_id, include_result=True).result

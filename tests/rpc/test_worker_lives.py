@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import threading
@@ -20,6 +22,8 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
 from spear_wasm.errors import CompilerKilled, WorkerSilent
+from spear_wasm.locks.file_locks import FileLocks
+from spear_wasm.locks.keys import Key
 from tests.rpc.many_workers import RETRYING, WorkersServer, WorkerView, running_workers
 from tests.rpc.modules import compile_bomb, unique_module
 from tests.rpc.serving import (
@@ -346,6 +350,35 @@ def test_after_the_supervisor_was_killed_the_next_one_takes_up_what_was_left(tmp
         for execution_id in running:
             until(lambda execution_id=execution_id: cancel(second, execution_id).success)  # type: ignore[misc]
         assert [outcome(second, each).status for each in waiting] == [COMPLETED] * 2
+
+
+def test_what_has_yet_to_be_taken_up_is_known_to_every_worker(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", ONE_EACH) as first:
+        for view in first.views():
+            spinning_on(view)
+        left = [submit(view, "calc", "divide", 84, 2).execution_id for view in first.views()]
+        workers = [psutil.Process(pid) for pid in first.pids().values()]
+        first.signal(signal.SIGKILL)
+        first.exit_code()
+        psutil.wait_procs(workers, PATIENCE)
+    shutil.rmtree(first.data_dir / "code")
+    with contextlib.ExitStack() as room:
+        # The next one compiles what it takes up, and waits with that for room on the disk.
+        room.enter_context(FileLocks(first.data_dir).held(Key.ROOM))
+        with running_workers(tmp_path / "server", ONE_EACH, artifacts=()) as second:
+            for view, execution_id in itertools.product(second.views(), left):
+                assert has_no_answer_yet(view, execution_id)
+            room.close()
+            assert [outcome(second, each).status for each in left] == [COMPLETED] * 2
+
+
+def has_no_answer_yet(server: Server, execution_id: str) -> bool:
+    request = pb.GetExecutionStatusRequest(execution_id=execution_id)
+    try:
+        server.functions.GetExecutionStatus(request, timeout=0.2)
+    except grpc.RpcError as failed:
+        return failed.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    return False
 
 
 def test_a_signal_stops_all_workers_within_one_grace(server: WorkersServer) -> None:
