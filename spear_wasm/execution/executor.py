@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -276,10 +277,15 @@ class Executor:
         before = fiber.cpu_ns
         outcome = fiber.run_slice(pace)
         with self._lock:
+            has_computed = fiber in self._computing
             self._computing.discard(fiber)
             fiber.charge(fiber.cpu_ns - before)
         if outcome is None:
             self._put_back(fiber)
+            if has_computed:
+                # The kernel may let a thread that computes go on for several ticks of its own before one that has
+                # just woken up: there may be no core free for those who read requests and send answers.
+                os.sched_yield()
             return
         with self._lock:
             fiber.state = FiberState.ENDED
