@@ -45,7 +45,11 @@ class Cancellations:
         """Begin what calls ask for, and answer them when it is done; those that are about other executions."""
         left = []
         for call in calls:
-            cancelled = self.begin(call.request)
+            try:
+                cancelled = self.begin(call.request)
+            except Exception as error:  # noqa: BLE001  what it is, the caller is told
+                refuse(call, reported(error, METHOD))
+                continue
             if cancelled is None:
                 left.append(call)
             else:

@@ -247,6 +247,13 @@ def busy_disk(server: Server, *, breaks: bool = False) -> Iterator[None]:
         database.execute("COMMIT")
 
 
+def wait_for_attempt(server: Server, execution_id: str, number: int = 1) -> None:
+    """Wait until the disk knows that an execution has begun so often: before that no guest runs."""
+    query = "SELECT attempts FROM executions WHERE execution_id = ?"
+    with _executions_of(server) as database:
+        until(lambda: database.execute(query, (execution_id,)).fetchone() == (number,))
+
+
 def _executions_of(server: Server) -> contextlib.closing[sqlite3.Connection]:
     path = server.data_dir / "executions.db"
     return contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30))

@@ -13,9 +13,19 @@ import pytest
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import ExecutionExists
 from tests.rpc.conftest import StartServer
-from tests.rpc.serving import PATIENCE, Pending, Server, context, fixture, refused, until, value_of
-from tests.rpc.test_durable import COMPLETED, PENDING, RUNNING, outcome, submit
-from tests.rpc.test_executions import cancel, ids, listed, status_of, wait_for
+from tests.rpc.serving import (
+    PATIENCE,
+    Pending,
+    Server,
+    context,
+    fixture,
+    refused,
+    until,
+    value_of,
+    wait_for_attempt,
+)
+from tests.rpc.test_durable import COMPLETED, PENDING, outcome, submit
+from tests.rpc.test_executions import cancel, ids, listed, status_of
 
 ONE_AT_A_TIME = '[execution]\nmax_running = 1\n[server]\nshutdown_grace = "100ms"'
 
@@ -28,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
 def busy(server: Server, **fields: Any) -> str:
     """A guest that takes the server's only room; returns its execution's id."""
     spinning = submit(server, "hostile", "spin", **fields).execution_id
-    wait_for(server, spinning, RUNNING)
+    wait_for_attempt(server, spinning)
     return spinning
 
 
@@ -77,10 +87,10 @@ def test_what_ran_when_the_server_was_lost_runs_again_as_often_as_its_call_allow
 ) -> None:
     server = started(start_server, directory)
     running = busy(server, context=context(max_retries=2))
-    for _ in range(2):
+    for attempt in (2, 3):
         killed(server)
         server = start_server(ONE_AT_A_TIME, directory)
-        wait_for(server, running, RUNNING)
+        wait_for_attempt(server, running, attempt)
     killed(server)
     server = start_server(ONE_AT_A_TIME, directory)
     assert outcome(server, running).error_code == "WORKER_LOST"

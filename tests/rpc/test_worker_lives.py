@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +39,7 @@ from tests.rpc.serving import (
     refused,
     until,
     value_of,
+    wait_for_attempt,
 )
 from tests.rpc.test_durable import ASYNC, CANCELLED, COMPLETED, PENDING, RUNNING, outcome, submit
 from tests.rpc.test_executions import cancel, ids, listed, status_of, wait_for
@@ -64,15 +64,8 @@ def moving(tmp_path: Path) -> Iterator[WorkersServer]:
 def spinning_on(worker: WorkerView, **fields: Any) -> str:
     """A guest that takes all the room of a worker."""
     execution_id = submit(worker, "hostile", "spin", **fields).execution_id
-    until(lambda: has_begun(worker, execution_id))
+    wait_for_attempt(worker, execution_id)
     return execution_id
-
-
-def has_begun(server: Server, execution_id: str) -> bool:
-    """Whether the disk knows that an execution runs, without which its guest does not."""
-    with contextlib.closing(sqlite3.connect(server.data_dir / "executions.db")) as database:
-        query = "SELECT attempts FROM executions WHERE execution_id = ?"
-        return bool(database.execute(query, (execution_id,)).fetchone()[0])
 
 
 @contextlib.contextmanager
@@ -141,7 +134,7 @@ def test_who_waits_on_another_worker_gets_the_outcome_of_what_is_begun_again(ser
     fields = {"execution_id": key, "execution_mode": ASYNC, "context": context(max_retries=1)}
     first = doomed.call_later("hostile", "spin", wait=True, **fields)
     wait_for(other, key, RUNNING)
-    until(lambda: has_begun(other, key))
+    wait_for_attempt(other, key)
     second = other.call_later("hostile", "spin", wait=True, **fields)
     until(lambda: other.is_serving("") and not second.is_answered())
     server.kill(doomed.number)
