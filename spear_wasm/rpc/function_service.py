@@ -13,7 +13,7 @@ from msgspec import structs
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
-from spear_wasm.errors import InvalidRequest
+from spear_wasm.errors import ExecutionNotFound, InvalidRequest
 from spear_wasm.execution.durable import DurableExecution
 from spear_wasm.execution.execution import BoundCall, Call, Execution
 from spear_wasm.execution.listing import Known, Wanted, no_such_place, sequence_in
@@ -23,7 +23,6 @@ from spear_wasm.rpc import convert, executions, reports
 from spear_wasm.rpc.batches import Batches, check_batch
 from spear_wasm.rpc.call_stream import CallStream
 from spear_wasm.rpc.called_tasks import CalledTasks
-from spear_wasm.rpc.cancellations import Cancellations, not_found
 from spear_wasm.rpc.durable_calls import DurableCalls, digest_of, is_durable
 from spear_wasm.rpc.figures import resident_bytes
 from spear_wasm.rpc.following import relay_log, send_log
@@ -34,7 +33,7 @@ from spear_wasm.rpc.status import reporting_errors
 from spear_wasm.rpc.streaming import deliver, end_alone
 from spear_wasm.rpc.task_counts import KnownByTasks, TaskCounts
 from spear_wasm.rpc.under_way import GONE
-from spear_wasm.rpc.waiting import ended, is_kept, result_of
+from spear_wasm.rpc.waiting import ended, is_kept
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
 PAGE_BYTES = 900_000
 """A page ends before it grows beyond this, whatever names its entries have."""
+MAX_REASON_CHARS = 200
 
 
 class FunctionService(function_pb2_grpc.FunctionServiceServicer):
@@ -65,7 +65,6 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         self._called_tasks = CalledTasks(host, others)
         self.quick_calls = QuickCalls(host, self._called_tasks)
         self.durable_calls = DurableCalls(host)
-        self.cancellations = Cancellations(host)
         self._batches = Batches(host.manager, host.config.batches, host.config.engine.tick)
         self._call_streams: set[CallStream] = set()
         self._hangs_up = False
@@ -229,7 +228,7 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             return elsewhere
         execution = await self.durable_calls.find(request.execution_id)
         if execution is None:
-            missing = not_found(request.execution_id)
+            missing = _not_found(request.execution_id)
             return pb.GetExecutionStatusResponse(found=False, message=missing.message)
         return executions.status_response(
             execution, payload=request.include_result, logs=request.include_logs
@@ -261,16 +260,23 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
         )
         if elsewhere is not None:
             return elsewhere
-        while (cancelled := self.cancellations.begin(request)) is None:
-            execution = await self._execution(request.execution_id)
-            if not isinstance(execution, Execution):  # which may have come meanwhile
-                return executions.already_ended(execution.status)
-        return await result_of(cancelled)
+        execution = await self._execution(request.execution_id)
+        if not isinstance(execution, Execution):
+            return executions.already_ended(execution.status)
+        reason = f"cancelled: {shown(request.reason, MAX_REASON_CHARS)}" if request.reason else "cancelled"
+        durable = self._host.durable.open(execution.id)
+        self._host.manager.cancel(execution, reason)
+        if not request.force:
+            await ended(execution)
+            await self.durable_calls.settled(execution.id)
+        if execution.is_left and durable is not None and not await is_kept(durable):
+            raise _not_found(execution.id)
+        return executions.cancel_response(execution)
 
     async def _execution(self, execution_id: str) -> Known:
         execution = await self.durable_calls.find(execution_id)
         if execution is None:
-            raise not_found(execution_id)
+            raise _not_found(execution_id)
         return execution
 
     @reporting_errors
@@ -403,6 +409,13 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
 
 def _no_time_limit() -> None:
     """For executions whose RPC has a deadline for all of them together."""
+
+
+def _not_found(execution_id: str) -> ExecutionNotFound:
+    return ExecutionNotFound(
+        f"there is no execution {shown(execution_id)}, or no longer a record of it",
+        execution_id=execution_id,
+    )
 
 
 def _streamed(call: Call, stream: MessageStream) -> Call:

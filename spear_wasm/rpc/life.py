@@ -24,7 +24,6 @@ from spear_wasm.api import artifact_pb2, artifact_pb2_grpc, function_pb2, functi
 from spear_wasm.config import Config, ServerConfig
 from spear_wasm.errors import ConfigurationError
 from spear_wasm.host import Host
-from spear_wasm.rpc import cancellations, quick_calls
 from spear_wasm.rpc.access import TokenCheck, Tokens, server_credentials
 from spear_wasm.rpc.artifact_service import ArtifactService
 from spear_wasm.rpc.batches import REFUSAL_BYTES
@@ -48,6 +47,7 @@ SERVICES = (
     function_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
     artifact_pb2.DESCRIPTOR.services_by_name["ArtifactService"].full_name,
 )
+INVOKE_FUNCTION = f"/{SERVICES[0]}/InvokeFunction"
 
 
 @contextlib.contextmanager
@@ -98,9 +98,7 @@ class ServingProcess:
             _check(self._config),
         )
         self._add_services(server)
-        functions = SERVICES[0]
-        server.try_at_once(f"/{functions}/{quick_calls.METHOD}", self._functions.quick_calls.answer)
-        server.try_at_once(f"/{functions}/{cancellations.METHOD}", self._functions.cancellations.answer)
+        server.try_at_once(INVOKE_FUNCTION, self._functions.quick_calls.answer)
         port = server.bind(self._address, credentials)
         if not port:
             raise ConfigurationError(

@@ -29,7 +29,7 @@ async def accepted(durable: DurableExecution) -> None:
         ExecutionExists: another worker was faster with its id.
         JournalFailed: the disk did not take it, and it does not run.
     """
-    await result_of(durable.accepted)
+    await _result_of(durable.accepted)
 
 
 async def recorded(durable: DurableExecution) -> ExecutionRecord | None:
@@ -38,11 +38,10 @@ async def recorded(durable: DurableExecution) -> ExecutionRecord | None:
     Raises:
         JournalFailed: the disk has not taken it for long.
     """
-    return await result_of(durable.recorded)
+    return await _result_of(durable.recorded)
 
 
-async def result_of(future: Future[Result]) -> Result:
-    """What a future of another thread gives, or the error that it fails with."""
+async def _result_of(future: Future[Result]) -> Result:
     # Not `wrap_future`: where nobody waits any more, nobody is there either to take its error.
     if not future.done():
         await _told_of(future.add_done_callback)
