@@ -277,12 +277,12 @@ class Executor:
         before = fiber.cpu_ns
         outcome = fiber.run_slice(pace)
         with self._lock:
-            has_computed = fiber in self._computing
+            was_cut = fiber in self._computing and outcome is None and fiber.waits_for is None
             self._computing.discard(fiber)
             fiber.charge(fiber.cpu_ns - before)
         if outcome is None:
             self._put_back(fiber)
-            if has_computed:
+            if was_cut:
                 # The kernel may let a thread that computes go on for several ticks of its own before one that has
                 # just woken up: there may be no core free for those who read requests and send answers.
                 os.sched_yield()

@@ -187,13 +187,13 @@ class DurableCalls:
     # What there is
 
     async def find(self, execution_id: str) -> Known | None:
-        """An execution that waits or runs, or the record of one that ended, wherever that is.
+        """An execution that waits or runs here, or the record of one that ended, wherever that was.
 
         Raises:
             ExecutionElsewhere: the disk has it for this worker, which has yet to take it up from one that is gone.
             JournalFailed: it has ended, and the disk has not taken its outcome for long.
         """
-        found = await self._in_memory(execution_id)
+        found = await self._find_in_memory(execution_id)
         if found is not None:
             return found
         kept = await self._kept(execution_id)
@@ -201,12 +201,13 @@ class DurableCalls:
             return None
         if kept.record is not None:
             return kept.record
-        found = await self._in_memory(execution_id)  # it may have come since it was looked for there
-        if found is None and kept.worker == self._host.seat.worker:
+        found = await self._find_in_memory(execution_id)  # it may have come since it was looked for there
+        # One that serves alone takes everything up before it listens.
+        if found is None and kept.worker and kept.worker == self._host.seat.worker:
             raise ExecutionElsewhere("it has yet to be taken up", worker=kept.worker)
         return found
 
-    async def _in_memory(self, execution_id: str) -> Known | None:
+    async def _find_in_memory(self, execution_id: str) -> Known | None:
         durable = self._durable.open(execution_id)
         if durable is None:
             return self._host.executions.find(execution_id)
@@ -229,7 +230,7 @@ class DurableCalls:
         journal = self._durable.journal
         on_disk = await in_thread(self._threads, lambda: journal.page(wanted, limit))
         # Memory is asked last, and believed where the disk knew of an execution that has ended since.
-        in_memory = self._all_in_memory(wanted, limit)
+        in_memory = self._in_memory(wanted, limit)
         return await self._told(oldest(on_disk, [*elsewhere, *in_memory], wanted, limit))
 
     async def newest_of(self, task: Task, limit: int, elsewhere: Iterable[Listed] = ()) -> list[Listed]:
@@ -240,13 +241,13 @@ class DurableCalls:
 
     async def page_in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
         """All that wait or run here and are wanted, and the first so many of those that ended, in no order."""
-        return await self._told(list(filter(wanted.fits, self._all_in_memory(wanted, limit))))
+        return await self._told(list(filter(wanted.fits, self._in_memory(wanted, limit))))
 
     async def newest_in_memory(self, task: Task, limit: int) -> list[Listed]:
         """A task's executions that wait or run here, and the newest that ended, in no order."""
         return await self._told(self._newest_in_memory(task, limit))
 
-    def _all_in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
+    def _in_memory(self, wanted: Wanted, limit: int) -> list[Listed]:
         untold = self._untold()
         known = self._host.executions.page(wanted, limit + len(untold))
         return [*untold.values(), *_without(untold, known)]

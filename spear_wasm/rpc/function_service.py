@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
 import time
@@ -13,7 +14,7 @@ from msgspec import structs
 
 from spear_wasm.api import function_pb2 as pb
 from spear_wasm.api import function_pb2_grpc
-from spear_wasm.errors import ExecutionNotFound, InvalidRequest
+from spear_wasm.errors import ExecutionElsewhere, ExecutionNotFound, InvalidRequest
 from spear_wasm.execution.durable import DurableExecution
 from spear_wasm.execution.execution import BoundCall, Call, Execution
 from spear_wasm.execution.listing import Known, Wanted, no_such_place, sequence_in
@@ -300,7 +301,9 @@ class FunctionService(function_pb2_grpc.FunctionServiceServicer):
             return 0
         place = sequence_in(start_after)
         if place is None:
-            execution = await self.durable_calls.find(start_after)
+            execution = None
+            with contextlib.suppress(ExecutionElsewhere):  # as with those of other workers
+                execution = await self.durable_calls.find(start_after)
             if execution is None:
                 raise no_such_place(start_after)
             place = execution.sequence

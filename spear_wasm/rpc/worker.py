@@ -34,6 +34,7 @@ log = structlog.get_logger()
 AGE_SPREAD = 1.1
 """GRPC lets connections grow older or younger than it is told by a tenth, so that not all of them go at once."""
 SLACK_SECONDS = 1.0
+TAKE_OVER_AGAIN_SECONDS = 1.0
 LOOK_SECONDS = 0.05
 """How often to look whether anybody is connected."""
 
@@ -96,9 +97,7 @@ class WorkerProcess(ServingProcess):
         for message in self._line.messages():
             match message:
                 case TakeOver():
-                    task = asyncio.create_task(self._take_over(message))
-                    self._takeovers.add(task)
-                    task.add_done_callback(self._takeovers.discard)
+                    self._begin_to_take_over(message)
                 case Retire():
                     self._retire()
                 case Stop(at_once):
@@ -126,11 +125,18 @@ class WorkerProcess(ServingProcess):
     def _seconds_to_leave(self) -> float:
         return AGE_SPREAD * self._config.max_connection_age + SLACK_SECONDS
 
+    def _begin_to_take_over(self, what: TakeOver) -> None:
+        task = asyncio.create_task(self._take_over(what))
+        self._takeovers.add(task)
+        task.add_done_callback(self._takeovers.discard)
+
     async def _take_over(self, what: TakeOver) -> None:
         try:
             await asyncio.to_thread(self._host.take_over, what.gone, what.part, what.parts)
         except SpearError as error:
-            log.error("executions not taken over", gone=what.gone, error=error.message)  # noqa: TRY400
+            log.error("executions not taken over", gone=what.gone, error=error.message)  # noqa: TRY400  the message says it all
+            loop = asyncio.get_running_loop()
+            loop.call_later(TAKE_OVER_AGAIN_SECONDS, self._begin_to_take_over, what)
             return
         self._line.send(TakenOver(what))
 

@@ -34,6 +34,7 @@ from tests.rpc.serving import (
     context,
     fresh,
     launch,
+    no_disk,
     parameters,
     read_refusal,
     refused,
@@ -117,6 +118,15 @@ def test_what_ran_on_a_killed_worker_is_settled_by_the_retry_rules(server: Worke
     assert outcome(other, waiting).status == COMPLETED
     assert outcome(other, on_other).metrics["attempts"] == ""
     assert ids(listed(other)) == [on_other, lost, waiting]
+
+
+def test_what_the_disk_does_not_let_be_taken_over_is_when_it_does(server: WorkersServer) -> None:
+    doomed, other = server.views()
+    lost = spinning_on(doomed)
+    with no_disk(server):
+        server.kill(doomed.number)
+        until(lambda: "executions not taken over" in server.log())
+    assert outcome(other, lost).error_code == "WORKER_LOST"
 
 
 def test_what_may_begin_again_does_so_on_another_worker(server: WorkersServer) -> None:
@@ -361,6 +371,7 @@ def test_what_has_yet_to_be_taken_up_is_known_to_every_worker(tmp_path: Path) ->
         with running_workers(tmp_path / "server", ONE_EACH, artifacts=()) as second:
             for view, execution_id in itertools.product(second.views(), left):
                 assert has_no_answer_yet(view, execution_id)
+                assert not status_of(view, "nobody's").found
             room.close()
             assert [outcome(second, each).status for each in left] == [COMPLETED] * 2
 
