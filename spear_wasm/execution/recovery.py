@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from spear_wasm.engine.outcome import failure
-from spear_wasm.errors import SpearError
+from spear_wasm.errors import JournalFailed, SpearError
 from spear_wasm.execution.execution import Call, Earlier
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.retry import RetryPolicy
 from spear_wasm.model import ErrorCode, ExecutionMode, Outcome, Usage
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from spear_wasm.execution.durable import DurableExecutions
     from spear_wasm.execution.execution_registry import ExecutionRegistry
     from spear_wasm.execution.manager import TaskExecutionManager
@@ -44,21 +43,42 @@ class Recovery:
         self._executions = executions
         self._tasks = tasks
         self._registration = registration
+        self._lock = threading.Lock()  # guards: _unwritten
+        self._unwritten: dict[str, ExecutionRecord] = {}
+        """Outcomes that the disk has not taken, by their executions' ids."""
 
     def take_over(self, gone: int, part: int, parts: int) -> None:
         """Take up a part of what a worker has left that is gone; 0 is an earlier run.
 
-        What is lost for good has its outcome on disk when this returns.
+        What is lost for good has its outcome on disk when this returns. Thread-safe.
+
+        Raises:
+            JournalFailed: the disk did not take something; to be called again with the same.
         """
-        ends: list[Future[None]] = []
+        lost: list[ExecutionRecord] = []
         for unfinished in self._durable.journal.take_over(gone, part, parts).result():
             outcome = _lost(unfinished) or self._resume(unfinished)
             if outcome is not None:
-                record = _record_of_lost(unfinished, outcome)
+                lost.append(_record_of_lost(unfinished, outcome))
+        self._write(lost)
+
+    def _write(self, lost: list[ExecutionRecord]) -> None:
+        with self._lock:
+            records = self._unwritten | {record.execution_id: record for record in lost}
+            self._unwritten = {}
+        ends = [(record, self._durable.journal.ended(record)) for record in records.values()]
+        failed: JournalFailed | None = None
+        for record, end in ends:
+            try:
+                end.result()
+            except JournalFailed as error:
+                failed = error
+                with self._lock:
+                    self._unwritten[record.execution_id] = record
+            else:
                 self._executions.count_lost(record, self._tasks.find(record.task_id))
-                ends.append(self._durable.journal.ended(record))
-        for end in ends:
-            end.result()
+        if failed is not None:
+            raise failed
 
     def _resume(self, unfinished: Unfinished) -> Outcome | None:
         """Put an execution into the line again; the outcome that it has where that cannot be."""

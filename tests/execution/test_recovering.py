@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from spear_wasm import host
+from spear_wasm.errors import JournalFailed
 from spear_wasm.execution import manager
 from spear_wasm.execution.execution import Call, Execution
 from spear_wasm.execution.storage import Accepted, Retention, SqliteJournal, StoredCall
@@ -135,6 +136,26 @@ def test_what_had_not_begun_waits_for_no_pause(last_run: LastRun, begin: Begin) 
 def test_a_pause_that_is_longer_than_the_budget_leaves_it_lost(last_run: LastRun, begin: Begin) -> None:
     last_run.left("lost", attempts=1, max_retries=9, budget_ms=49_000)
     assert error_of(begin(PATIENT), "lost") is ErrorCode.WORKER_LOST
+
+
+def test_an_outcome_that_the_disk_does_not_take_is_written_when_it_does(
+    last_run: LastRun, begin: Begin
+) -> None:
+    host = begin(PATIENT).host
+    last_run.left("lost", attempts=1)
+    with closing(sqlite3.connect(host.data_dir / "executions.db", isolation_level=None)) as database:
+        database.execute(
+            "CREATE TRIGGER refusing BEFORE UPDATE OF record ON executions BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+        with pytest.raises(JournalFailed):
+            host.take_over(gone=0, part=0, parts=1)
+        database.execute("DROP TRIGGER refusing")
+    host.take_over(gone=0, part=0, parts=1)
+    kept = host.durable.journal.find("lost")
+    assert kept is not None
+    assert kept.record is not None
+    assert kept.record.outcome.error_code is ErrorCode.WORKER_LOST
+    assert host.executions.tally().ended == 1
 
 
 def test_what_was_begun_as_often_as_it_may_is_lost(last_run: LastRun, begin: Begin) -> None:
