@@ -34,7 +34,7 @@ from tests.rpc.serving import (
     context,
     fresh,
     launch,
-    no_disk,
+    no_outcomes,
     parameters,
     read_refusal,
     refused,
@@ -123,7 +123,7 @@ def test_what_ran_on_a_killed_worker_is_settled_by_the_retry_rules(server: Worke
 def test_what_the_disk_does_not_let_be_taken_over_is_when_it_does(server: WorkersServer) -> None:
     doomed, other = server.views()
     lost = spinning_on(doomed)
-    with no_disk(server):
+    with no_outcomes(server):
         server.kill(doomed.number)
         until(lambda: "executions not taken over" in server.log())
     assert outcome(other, lost).error_code == "WORKER_LOST"
