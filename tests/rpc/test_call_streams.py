@@ -109,7 +109,10 @@ def running_ids(server: Server, task: str) -> list[str]:
 # --- many calls, many answers -----------------------------------------------------------------------------
 
 
-def test_every_request_is_answered_and_says_which_it_was(calls: CallStream, task: str) -> None:
+def test_every_request_is_answered_and_says_which_it_was(start_server: StartServer) -> None:
+    server = start_server()  # which has room for all of them to wait
+    server.upload(fixture("calc"), "calc")
+    calls, task = CallStream(server.functions), server.task("calc")
     for number in range(1, 501):
         calls.send("add", number, 1, task_id=task)
     answers = calls.rest()
@@ -311,7 +314,11 @@ def test_so_many_bytes_of_requests_are_under_way(start_server: StartServer) -> N
     server.wait_for_load(0)
 
 
-def test_a_reader_who_does_not_read_is_read_no_further_and_holds_up_nobody_else(server: Server) -> None:
+def test_a_reader_who_does_not_read_is_read_no_further_and_holds_up_nobody_else(
+    start_server: StartServer,
+) -> None:
+    server = start_server()  # which has room for all of them to wait
+    server.upload(fixture("text"), "text")
     with grpc.insecure_channel(server.address, options=NARROW_CHANNEL) as channel:
         stream = CallStream(function_pb2_grpc.FunctionServiceStub(channel))
         content, many = b"a" * 200_000, 400
