@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -140,8 +141,13 @@ def test_a_cancel_of_one_that_left_the_line_a_moment_ago_is_not_lost(guests: Gue
 
 def test_a_budget_that_ends_when_its_execution_is_about_to_start_ends_it_once(guests: Guests) -> None:
     task = guests.task(limits=ONE_AT_A_TIME)
-    running, waiting = guests.spinning(task), guests.spinning(task, budget_ms=50)
-    PoolThatTellsFirst(task, lambda: guests.manager._expire(waiting))
+    running, waiting = guests.spinning(task), guests.spinning(task)
+
+    def expire() -> None:
+        guests.manager._expire(waiting)
+        waiting.deadline = time.monotonic() + 0.05
+
+    PoolThatTellsFirst(task, expire)
     guests.manager.cancel(running, "make room")
     assert ended(waiting).status is ExecutionStatus.TIMEOUT
     assert waiting.lifecycle.story == (PENDING, RUNNING, ExecutionStatus.TIMEOUT)
@@ -190,6 +196,7 @@ def test_whoever_submits_and_cancels_whatever_everything_ends_once(open_guests: 
     for each in executions:
         ended(each)
         assert each.lifecycle.is_final
+    until(lambda: len(ends) >= len(executions))
     assert sorted(ends) == sorted(each.id for each in executions)
     assert guests.manager.stats().tally.ended == len(executions)
 

@@ -432,7 +432,7 @@ def test_a_guest_whose_deadline_passes_while_it_waits_never_gets_its_turn(execut
 def test_a_running_guest_ends_with_the_slice_in_which_its_deadline_passes() -> None:
     executor = Executor(threads=2)
     guest = Guest(ENDLESS)
-    fiber = FakeFiber(guest.run(), deadline=time.monotonic() + 0.02)
+    fiber = FakeFiber(guest.run(), deadline=time.monotonic() + 0.5)
     executor.start(fiber)
     assert fiber.outcome().status is ExecutionStatus.TIMEOUT
     assert guest.unwound

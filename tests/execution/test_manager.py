@@ -110,7 +110,8 @@ def test_a_sandbox_that_does_not_fit_its_memory_limit_is_an_outcome(guests: Gues
 def test_a_guest_that_cannot_be_prepared_ends_within_its_budget(
     guests: Guests, artifact: str, status: ExecutionStatus
 ) -> None:
-    assert guests.run(guests.task(artifact), "answer", budget_ms=100).status is status
+    budget_ms = 100 if status is TIMEOUT else 0
+    assert guests.run(guests.task(artifact), "answer", budget_ms=budget_ms).status is status
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_sandboxes_that_cannot_be_prepared_do_not_keep_the_host_busy(guests: Gue
     assert guests.ready_of(task) == 0
     assert guests.run(task, "answer").status is FAILED
     until(lambda: not len(guests.manager.preparations))
-    assert guests.host.registration._pools._capacity.taken == 0
+    until(lambda: guests.host.registration._pools._capacity.taken == 0)
 
 
 def test_a_runtime_that_fails_to_prepare_a_sandbox_says_so_to_the_pool_and_harms_nobody_else(
@@ -328,7 +329,7 @@ def test_what_held_up_the_line_lets_the_others_go_when_its_time_is_up(open_guest
     small = guests.task("calc", limits=ResourceLimits(max_memory_bytes=1 << 20))
     new = guests.task(name="new")
     running = guests.spinning(large)
-    blocking = guests.spinning(large, budget_ms=1000)
+    blocking = guests.spinning(large, budget_ms=4000)
     behind = guests.submit(new, "spin_for", 1, limits=ResourceLimits(max_memory_bytes=1 << 20))
     assert (blocking.status, behind.status) == (PENDING, PENDING)
     assert ended(behind).status is COMPLETED

@@ -186,7 +186,7 @@ def test_an_execution_about_to_start_when_its_task_is_deleted_is_cancelled(guest
 def test_what_is_ready_or_being_prepared_goes_with_its_task(guests: Guests) -> None:
     ready, preparing = (
         guests.task("initialize", ready=2),
-        guests.task("initialize_spin", ready=2, timeout_ms=200),
+        guests.task("initialize_spin", ready=2, timeout_ms=4000),
     )
     until(lambda: guests.ready_of(ready) == 2)
     assert ready_room(guests) == 4

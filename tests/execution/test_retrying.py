@@ -24,6 +24,7 @@ PENDING, RUNNING = ExecutionStatus.PENDING, ExecutionStatus.RUNNING
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 SANDBOXES = 4
 SOON = {"first_backoff": "1ms", "longest_backoff": "2ms"}
+PATIENTLY = {"first_backoff": "50ms", "longest_backoff": "100ms"}
 MUCH_LATER = {"first_backoff": "25s", "longest_backoff": "25s"}
 """Within a call's budget, but by at least half of it beyond the patience of `ended`."""
 
@@ -63,7 +64,7 @@ def pausing(guests: Guests) -> Iterator[Execution]:
 
 
 def test_what_the_host_failed_to_do_is_tried_again_until_it_can(open_guests: OpenGuests) -> None:
-    guests = small(open_guests, **SOON)
+    guests = small(open_guests, **PATIENTLY)
     task = guests.task("initialize")
     with no_room_in_the_engine(task):
         execution = guests.submit(task, "get", max_retries=100)
@@ -199,7 +200,7 @@ def test_a_trap_is_retried_where_the_task_asks_for_it_only(
 
 
 def test_a_stream_begins_again_as_long_as_nothing_was_emitted(open_guests: OpenGuests) -> None:
-    guests = small(open_guests, **SOON)
+    guests = small(open_guests, **PATIENTLY)
     task, stream = guests.task("emitter"), MessageStream(max_messages=10, max_bytes=100)
     with no_room_in_the_engine(task):
         execution = guests.submit(task, "emit_numbers", 2, 4, max_retries=100, stream=stream)
@@ -236,7 +237,8 @@ def test_limits_that_a_guest_runs_into_are_not_retried(
     open_guests: OpenGuests, function: str, limits: dict[str, int], code: ErrorCode
 ) -> None:
     guests = small(open_guests, **SOON)
-    task = guests.task(retry_traps=True, timeout_ms=200, limits=ResourceLimits(**limits))
+    timeout_ms = 200 if code is ErrorCode.TIMEOUT else 0
+    task = guests.task(retry_traps=True, timeout_ms=timeout_ms, limits=ResourceLimits(**limits))
     execution = guests.run(task, function, max_retries=100)
     assert execution.outcome is not None
     assert execution.outcome.error_code is code

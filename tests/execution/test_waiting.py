@@ -80,7 +80,7 @@ def test_what_ends_just_when_the_guest_begins_to_wait_is_not_missed(executor: Ex
 
 def test_a_guest_that_waits_ends_at_its_deadline(executor: Executor) -> None:
     waiter = Waiter(deadline=time.monotonic() + 0.05)
-    executor.start(waiter.fiber)
+    executor.start(waiter.fiber, on_the_spot=True)
     assert waiter.fiber.outcome().status is ExecutionStatus.TIMEOUT
     assert waiter.guest.unwound
     assert waiter.guest.polled == 1

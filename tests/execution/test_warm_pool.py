@@ -68,12 +68,17 @@ FAILING = pytest.mark.parametrize(
 )
 
 
+def time_for(code: ErrorCode) -> int:
+    """A budget in ms that a guest runs into where it is to, though it begins late."""
+    return 1000 if code is ErrorCode.TIMEOUT else 0
+
+
 @FAILING
 @pytest.mark.parametrize("on_the_spot", [False, True])
 def test_a_failing_warm_up_is_the_guests_fault_and_said_so(
     guests: Guests, warm_up: str, limits: dict[str, int], code: ErrorCode, why: str, on_the_spot: bool
 ) -> None:
-    task = guests.task("canary", limits=ResourceLimits(**limits), timeout_ms=100, warm_up=warm_up)
+    task = guests.task("canary", limits=ResourceLimits(**limits), timeout_ms=time_for(code), warm_up=warm_up)
     task.function("found").quick_streak = 1000
     outcome = ended(guests.submit(task, "found", on_the_spot=on_the_spot))
     assert outcome.error_code is code
@@ -93,7 +98,7 @@ def test_a_warm_up_that_fails_ahead_is_logged_and_not_tried_again_before_the_nex
     monkeypatch.setattr(preparations, "log", log)
     guests = open_guests(pool={"upkeep": "10ms"})
     asked = ResourceLimits(**limits)
-    task = guests.task("canary", limits=asked, timeout_ms=100, warm_up=warm_up, ready=2)
+    task = guests.task("canary", limits=asked, timeout_ms=time_for(code), warm_up=warm_up, ready=2)
     metered = bool(asked.max_fuel)
     until(lambda: stats_of(task, metered=metered).failed_preparations == 2)
     guests.host.pools.upkeep()
@@ -183,7 +188,7 @@ def test_old_sandboxes_are_replaced_while_nobody_calls(open_guests: OpenGuests) 
     task = guests.task("initialize", ready=1)
     pool = guests.host.registration._pools._pools()[0]
     until(lambda: stats_of(task).ready)
-    first = max(pool._idle)
+    first = max(pool._idle, default=0)
     until(lambda: max(pool._idle, default=0) > first + 3)
 
 

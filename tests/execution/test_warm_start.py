@@ -32,7 +32,10 @@ def code_in(data_dir: Path) -> list[Path]:
     return list((data_dir / "code").rglob("*.cwasm"))
 
 
-def test_the_tasks_that_were_used_are_linked_before_anybody_calls(data_dir: Path) -> None:
+def test_the_tasks_that_were_used_are_linked_before_anybody_calls(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "LONGEST_SECONDS", 60.0)
     with guests_on(data_dir, config_with()) as guests:
         assert linked(guests) == {"called first", "called last"}
 

@@ -24,7 +24,7 @@ max_ready_per_task = 4
 
 [artifacts]
 max_artifact = "4MiB"
-upload_idle_timeout = "2s"
+upload_idle_timeout = "5s"
 
 [default_limits]
 max_memory = "16MiB"

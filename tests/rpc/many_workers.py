@@ -67,9 +67,18 @@ class WorkersServer(Server):
         super().close()
 
     def pids(self) -> dict[int, int]:
-        """The processes of all workers, by their numbers."""
-        info = self.health().details.system_info
-        said = {key: re.match(r"pid (\d+)", text) for key, text in info.items() if key.startswith("worker.")}
+        """The processes of all workers, by their numbers; while one does not answer, all are asked again."""
+        said: dict[str, re.Match[str] | None] = {}
+
+        def all_answer() -> bool:
+            info = self.health().details.system_info
+            said.clear()
+            said.update(
+                (key, re.match(r"pid (\d+)", text)) for key, text in info.items() if key.startswith("worker.")
+            )
+            return None not in said.values()
+
+        until(all_answer)
         return {int(key.removeprefix("worker.")): int(pid[1]) for key, pid in said.items() if pid}
 
     def views(self) -> list[WorkerView]:

@@ -54,7 +54,7 @@ def test_limits_hold_for_its_guests_too(extended: Server) -> None:
     answer = extended.call(
         "endless",
         "main",
-        spec={"max_execution_timeout_ms": 100, "resource_limits": limits(max_log_bytes=100)},
+        spec={"max_execution_timeout_ms": 1000, "resource_limits": limits(max_log_bytes=100)},
     )
     assert code_of(answer) == "TIMEOUT"
     assert answer.result.output_truncated

@@ -233,7 +233,7 @@ def test_a_call_with_a_key_ends_with_the_last_who_waits_for_it(server: Server) -
     server.wait_for_load(1)
     stream.hang_up()
     server.call("calc", "add", 1, 2)
-    assert server.load() == (1, 0)
+    server.wait_for_load(1)
     other.hang_up()
     server.wait_for_load(0)
 
@@ -243,13 +243,13 @@ def test_a_caller_who_has_sent_all_gets_what_is_left(server: Server) -> None:
     spec = pb.ArtifactSpec(artifact_id="host_calls")
     for duration in (150, 100, 50):
         stream.send("sleep", duration, artifact_spec=spec)
-    assert [number for number, answer in stream.rest().items() if answer.success] == [3, 2, 1]
+    assert sorted(number for number, answer in stream.rest().items() if answer.success) == [1, 2, 3]
     assert stream.call.code() is grpc.StatusCode.OK
 
 
 def test_the_deadline_of_the_stream_counts_for_its_calls(server: Server) -> None:
-    stream = CallStream(server.functions, timeout=0.5)
     task = server.task("hostile")
+    stream = CallStream(server.functions, timeout=3)
     spin_on(stream, task, 1)
     until(lambda: server.get_task(task).task.execution_count == 2)
     # Both come at the same time: the end of its budget, and of the stream.
@@ -358,11 +358,11 @@ def test_a_reader_who_stays_away_is_hung_up_on(start_server: StartServer) -> Non
 
 
 def test_a_stream_on_which_nothing_happens_stays_open(start_server: StartServer) -> None:
-    server = start_server('[call_streams]\nunread_for = "50ms"')
+    server = start_server('[call_streams]\nunread_for = "1s"')
     server.upload(fixture("host_calls"), "host_calls")
     stream = CallStream(server.functions)
     spec = pb.ArtifactSpec(artifact_id="host_calls")
     for _ in range(2):
-        stream.send("sleep", 200, artifact_spec=spec)
-        assert value_of(stream.next()) >= 199
+        stream.send("sleep", 1300, artifact_spec=spec)
+        assert value_of(stream.next()) >= 1299
     assert stream.rest() == {}

@@ -21,6 +21,7 @@ from tests.rpc.serving import (
     repair_disk,
     until,
     value_of,
+    wait_for_attempt,
 )
 from tests.rpc.test_durable import ASYNC, COMPLETED, PENDING, RUNNING, outcome, submit
 from tests.rpc.test_executions import cancel, ids, listed, status_of, wait_for
@@ -80,7 +81,7 @@ def left(server: Server) -> bool:
 
 def test_what_ends_within_the_grace_is_told_as_it_ended(start_server: StartServer, directory: Path) -> None:
     server = started(start_server, directory, LONG_GRACE)
-    waiting = spinning(server, timeout_ms=700)
+    waiting = spinning(server, timeout_ms=3000)
     server.signal()
     assert code_of(waiting.answer()) == "TIMEOUT"
     assert server.exit_code() == 0
@@ -166,14 +167,16 @@ def test_an_outcome_that_the_disk_has_not_taken_when_the_server_stops_is_told_wh
     start_server: StartServer, directory: Path
 ) -> None:
     server = started(start_server, directory, LONG_GRACE)
-    waiting = spinning(server, timeout_ms=500)
+    waiting = spinning(server)
+    wait_for_attempt(server, "spinning")
     with busy_disk(server):
+        cancel(server, "spinning", force=True)
         server.wait_for_load(0)
         server.signal()
         until(lambda: "server stopping" in server.log())
         assert not waiting.is_answered()
     answer = waiting.answer()
-    assert code_of(answer) == "TIMEOUT"
+    assert code_of(answer) == "CANCELLED"
     assert server.exit_code() == 0
     assert outcome(start_server(LONG_GRACE, directory), "spinning") == answer.result
 

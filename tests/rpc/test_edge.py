@@ -253,8 +253,9 @@ def test_a_handler_whose_caller_hangs_up_is_cancelled(running: Running) -> None:
 
 
 def test_a_handler_whose_callers_deadline_passes_is_cancelled(running: Running) -> None:
+    assert running.method("echo")("word") == "word"  # so it is connected
     with pytest.raises(grpc.RpcError) as raised:
-        running.method("wait")("word", timeout=0.2)
+        running.method("wait")("word", timeout=1.2)
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert running.service.cancelled.wait(PATIENCE)
 

@@ -242,10 +242,10 @@ def test_a_plug_in_that_waits_for_an_answer_is_ended_in_time(server: Server, web
         "dripping-header": lambda: web.put_dripping("/a", header_only=True),
     }[how]()
     begun = time.monotonic()
-    answer = ask(server, url, context=context(timeout_ms=200))
+    answer = ask(server, url, context=context(timeout_ms=700))
     assert (code_of(answer), answer.result.status) == ("TIMEOUT", function_pb2.EXECUTION_STATUS_TIMEOUT)
-    assert time.monotonic() - begun < 5
-    assert answer.result.cpu_time_ms < 150
+    assert time.monotonic() - begun < 10
+    assert answer.result.cpu_time_ms < 500
 
 
 class Held:
@@ -285,12 +285,12 @@ def held(web: Web) -> Iterator[Held]:
 
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
 def test_a_request_ends_with_its_plug_in(server: Server, web: Web, held: Held, end: str) -> None:
-    timeout = 300 if end == "timeout" else 20_000
+    timeout = 2500 if end == "timeout" else 20_000
     execution = f"http-{end}"
     asking = Pending(
         lambda: ask(server, web.url("/held"), context=context(timeout_ms=timeout, execution_id=execution))
     )
-    until(lambda: held.waiting == 1)
+    until(lambda: held.most == 1)
     if end == "cancel":
         request = function_pb2.CancelExecutionRequest(execution_id=execution)
         server.functions.CancelExecution(request)

@@ -131,10 +131,10 @@ def test_an_error_is_one_however_the_plug_in_exits(server: Server) -> None:
 
 def test_a_plug_in_that_sleeps_is_ended_in_time_and_costs_nothing_meanwhile(server: Server) -> None:
     begun = time.monotonic()
-    answer = server.call("libc", "doze", "20000", context=context(timeout_ms=200))
+    answer = server.call("libc", "doze", "20000", context=context(timeout_ms=1200))
     assert (code_of(answer), answer.result.status) == ("TIMEOUT", function_pb2.EXECUTION_STATUS_TIMEOUT)
-    assert time.monotonic() - begun < 5
-    assert answer.result.cpu_time_ms < 100
+    assert time.monotonic() - begun < 10
+    assert answer.result.cpu_time_ms < 1000
     assert value_of(server.call("libc", "doze", "1")) == b"slept"
 
 

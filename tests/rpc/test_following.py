@@ -61,7 +61,7 @@ def test_what_a_guest_logs_comes_while_it_runs(ticking: Server) -> None:
     parts = follow(ticking, execution_id)
     seen = [next(parts).content for _ in range(3)]
     assert status_of(ticking, execution_id).result.status == pb.EXECUTION_STATUS_RUNNING
-    assert set(seen[1:]) <= {TICK * count for count in range(1, 1000)}
+    assert all(part and part == TICK * (len(part) // len(TICK)) for part in seen[1:])
     cancel(ticking, execution_id)
     whole = b"".join(seen) + all_of(parts)
     assert whole == status_of(ticking, execution_id, include_result=True).result.stderr
@@ -105,7 +105,7 @@ def test_several_follow_one_and_one_who_hangs_up_changes_nothing(ticking: Server
 
 
 def test_each_attempt_logs_from_the_beginning(start_server: StartServer) -> None:
-    server = start_server('[execution]\nfirst_backoff = "300ms"')
+    server = start_server('[execution]\nfirst_backoff = "1500ms"')
     server.upload(wat(LOGGER), "logger")
     spec = {"runtime_config": {"retry_traps": True}}
     execution_id = submit(
@@ -140,12 +140,14 @@ def test_nobody_can_follow_what_is_not_there(ticking: Server) -> None:
     refused(ExecutionNotFound, lambda: next(follow(ticking, "nobody's")))
 
 
-def test_a_shutdown_ends_what_waits_to_be_followed(ticking: Server) -> None:
-    submit(ticking, "tick_and_spin", context=context(timeout_ms=200))
-    waiting = submit(ticking, "tick_twice")
-    parts = follow(ticking, waiting)
-    until(lambda: status_of(ticking, waiting).found)
-    ticking.signal()
+def test_a_shutdown_ends_what_waits_to_be_followed(start_server: StartServer) -> None:
+    server = start_server('[execution]\nmax_running = 1\n[server]\nshutdown_grace = "100ms"')
+    server.upload(wat(LOGGER), "logger")
+    submit(server, "tick_and_spin")
+    waiting = submit(server, "tick_twice")
+    parts = follow(server, waiting)
+    until(lambda: status_of(server, waiting).found)
+    server.signal()
     refused(ServerDraining, lambda: next(parts))
 
 

@@ -49,7 +49,8 @@ def test_those_that_are_there_are_handled_together_in_their_order() -> None:
     assert queue.handled == [[1, 2, 3, 4, 5]]
 
 
-def test_one_that_comes_while_others_are_looked_for_is_one_of_them() -> None:
+def test_one_that_comes_while_others_are_looked_for_is_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spear_wasm.rpc.edge.gathering.time", SimpleNamespace(monotonic=lambda: 0.0))
     queue = Queue()
     queue.arrive(1)
     queue._events.popleft()()

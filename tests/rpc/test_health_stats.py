@@ -20,6 +20,7 @@ from spear_wasm.api import function_pb2 as pb
 from spear_wasm.errors import InvalidRequest
 from tests.rpc.conftest import StartServer
 from tests.rpc.serving import PATIENCE, SERVICES, Server, context, fixture, fresh, limits, refused, until
+from tests.rpc.test_executions import cancel
 
 MIB = 1 << 20
 RUNTIMES = sorted(
@@ -105,8 +106,8 @@ def test_the_time_goes_on(quiet: Server) -> None:
 
 def test_cpu_is_what_was_used_since_the_last_look(quiet: Server) -> None:
     quiet.health()
-    quiet.call("hostile", "spin", context=context(timeout_ms=500))
-    assert quiet.health().details.cpu_usage_percent > 20
+    quiet.call("hostile", "spin", limits=limits(max_cpu_time_ms=300))
+    assert quiet.health().details.cpu_usage_percent > 1
 
 
 def test_executions_show_while_they_last(quiet: Server) -> None:
@@ -127,6 +128,7 @@ def test_executions_show_while_they_last(quiet: Server) -> None:
 
 def test_a_line_near_its_bound_is_a_degraded_server(quiet: Server) -> None:
     task = quiet.task("hostile", resource_limits=limits(max_concurrency=1))
+    quiet.wait_for_load(0)
     request = pb.InvokeFunctionRequest(task_id=task, function_name="spin")
     guests = [quiet.functions.InvokeFunction.future(request) for _ in range(4)]
     quiet.wait_for_load(1, 3)
@@ -145,9 +147,11 @@ def test_a_line_near_its_bound_is_a_degraded_server(quiet: Server) -> None:
 
 def test_counters_move_with_what_was_done(quiet: Server) -> None:
     name = fresh("task")
+    quiet.wait_for_load(0)
     before = quiet.stats()
     for divisor in (1, 2, 0):
         quiet.call("calc", "divide", 4, divisor, task_name=name)
+    quiet.wait_for_load(0)
     after = quiet.stats()
     service, then = after.function_service_stats, before.function_service_stats
     assert service.task_count == then.task_count + 1
@@ -205,9 +209,11 @@ def test_functions_of_deleted_tasks_stay_counted(quiet: Server) -> None:
 
 
 def test_a_sandbox_in_use_is_an_instance(quiet: Server) -> None:
-    guest = quiet.call_later("hostile", "spin", context=context(timeout_ms=400))
+    name = fresh("running")
+    guest = quiet.call_later("hostile", "spin", context=context(execution_id=name))
     quiet.wait_for_load(1)
     assert quiet.stats().function_service_stats.instance_count == 1
+    cancel(quiet, name)
     guest.answer()
     until(lambda: quiet.stats().function_service_stats.instance_count == 0)
 

@@ -50,6 +50,7 @@ from tests.rpc.serving import (
     until,
     value_of,
 )
+from tests.rpc.test_executions import cancel
 
 NEW, EXISTING = pb.INVOCATION_TYPE_NEW_TASK, pb.INVOCATION_TYPE_EXISTING_TASK
 UNKNOWN = pb.INVOCATION_TYPE_UNKNOWN
@@ -294,10 +295,11 @@ def test_an_execution_id_is_for_one_request(server: Server) -> None:
 
 def test_an_execution_id_is_in_use_while_its_guest_runs(server: Server) -> None:
     execution_id = str(uuid.uuid4())
-    running = server.call_later("hostile", "spin", execution_id=execution_id, context=context(timeout_ms=500))
+    running = server.call_later("hostile", "spin", execution_id=execution_id)
     server.wait_for_load(1)
     refused(ExecutionExists, lambda: server.call("calc", "answer", execution_id=execution_id))
-    assert code_of(running.answer()) == "TIMEOUT"
+    cancel(server, execution_id)
+    assert code_of(running.answer()) == "CANCELLED"
 
 
 def test_the_contexts_id_is_taken_where_it_is_free_and_only_noted_where_it_is_not(server: Server) -> None:
@@ -563,9 +565,14 @@ def test_a_forced_new_instance_is_not_one_of_the_ready(start_server: StartServer
     def sandboxes() -> int:
         return server.stats().function_service_stats.instance_count
 
+    def of_the_ready() -> str:
+        return server.health().details.system_info["pool_hits"]
+
     until(lambda: sandboxes() == 4)
+    before = of_the_ready()
     server.invoke(task_id=task, function_name="get", force_new_instance=True)
-    assert sandboxes() == 4
+    assert of_the_ready() == before
+    until(lambda: sandboxes() == 4)
     server.delete_task(task)
     until(lambda: sandboxes() == 0)
 
@@ -578,11 +585,11 @@ def test_the_calls_own_deadline_ends_the_guest(server: Server) -> None:
     with contextlib.suppress(
         grpc.RpcError
     ):  # whether the answer or the deadline comes first is anybody's guess
-        assert code_of(server.invoke(task_id=task, function_name="spin", deadline=0.2)) == "TIMEOUT"
+        assert code_of(server.invoke(task_id=task, function_name="spin", deadline=3)) == "TIMEOUT"
     server.wait_for_load(0)
     (execution,) = server.get_task(task, include_executions=True, execution_limit=1).executions
     assert execution.status in {pb.EXECUTION_STATUS_TIMEOUT, pb.EXECUTION_STATUS_CANCELLED}
-    assert 100 <= execution.execution_time_ms < 15_000
+    assert execution.execution_time_ms < 15_000
 
 
 def test_a_caller_who_hangs_up_ends_the_guest(server: Server) -> None:

@@ -17,6 +17,7 @@ from tests.rpc.serving import (
     PATIENCE,
     Server,
     busy_disk,
+    code_of,
     context,
     fixture,
     fresh,
@@ -26,8 +27,9 @@ from tests.rpc.serving import (
     until,
 )
 from tests.rpc.test_durable import COMPLETED, PENDING, RUNNING, outcome
-from tests.rpc.test_executions import status_of, wait_for
+from tests.rpc.test_executions import cancel, status_of, wait_for
 from tests.rpc.test_recovery import killed
+from tests.rpc.test_retries import config
 from tests.rpc.test_streams import Stream, numbers_in
 
 FAILED, CANCELLED = pb.EXECUTION_STATUS_FAILED, pb.EXECUTION_STATUS_CANCELLED
@@ -47,8 +49,8 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "server"
 
 
-def started(start_server: StartServer, directory: Path) -> Server:
-    server = start_server(ONE_AT_A_TIME, directory)
+def started(start_server: StartServer, directory: Path, settings: str = ONE_AT_A_TIME) -> Server:
+    server = start_server(settings, directory)
     server.upload(fixture("emitter"), "emitter", "1")
     server.upload(fixture("hostile"), "hostile", "1")
     return server
@@ -99,12 +101,13 @@ def test_another_request_with_the_same_key_is_refused(server: Server) -> None:
 
 def test_who_comes_while_the_first_reads_waits_for_its_end(server: Server) -> None:
     key = fresh("key")
-    first = keyed(server, key, "emit_and_spin", context=context(timeout_ms=1500))
+    first = keyed(server, key, "emit_and_spin")
     first.next()
     second = keyed(server, key, "emit_and_spin", context=context(timeout_ms=20_000))
     assert status_of(server, key).result.status == RUNNING
+    cancel(server, key)
     _, final = first.rest()
-    assert final.metadata["error_code"] == "TIMEOUT"
+    assert final.metadata["error_code"] == "CANCELLED"
     assert end_alone(second) == final
 
 
@@ -232,15 +235,16 @@ def test_a_stream_begins_again_until_something_was_emitted(
 def test_a_stream_that_the_disk_did_not_let_begin_begins_again(
     start_server: StartServer, directory: Path
 ) -> None:
-    server = started(start_server, directory)
-    spinning = server.call_later("hostile", "spin", context=context(timeout_ms=1500))
+    server = started(start_server, directory, config('first_backoff = "100ms"'))
+    spinning = server.call_later("hostile", "spin", context=context(execution_id="spinning"))
     server.wait_for_load(1)
     stream = keyed(server, "key", "emit_numbers", 3, 4, context=context(max_retries=100))
     wait_for(server, "key", PENDING)
     server.wait_for_load(1, 1)
     with no_disk(server):
-        spinning.answer()
+        cancel(server, "spinning")
         until(lambda: status_of(server, "key").result.HasField("started_at"))
+    assert code_of(spinning.answer()) == "CANCELLED"
     messages, final = stream.rest()
     assert numbers_in(messages) == [0, 1, 2]
     assert int(final.result.metrics["attempts"]) > 1

@@ -32,6 +32,7 @@ from tests.rpc.serving import (
     until,
     value_of,
 )
+from tests.rpc.test_executions import cancel
 
 ONE_AT_A_TIME = '[execution]\nmax_running = 1\n[server]\nshutdown_grace = "20s"'
 
@@ -150,12 +151,14 @@ def test_a_server_that_stops_sees_what_runs_and_what_waits_to_its_end(start_serv
     server = start_server(ONE_AT_A_TIME)
     server.upload(fixture("hostile"), "hostile")
     server.task("hostile")
-    running = server.call_later("hostile", "spin", context=context(timeout_ms=1000))
+    running = server.call_later("hostile", "spin", context=context(execution_id="running"))
     server.wait_for_load(1)
     waiting = server.call_later("hostile", "spin_for", 12345)
     server.wait_for_load(1, 1)
     server.signal()
-    assert code_of(running.answer()) == "TIMEOUT"
+    stopping(server)
+    cancel(server, "running", reason="enough")
+    assert running.answer().result.error_message == "cancelled: 'enough'"
     assert value_of(waiting.answer()) == 12345
     assert server.exit_code() == 0
     assert "Traceback" not in server.log()
@@ -164,14 +167,15 @@ def test_a_server_that_stops_sees_what_runs_and_what_waits_to_its_end(start_serv
 def test_a_server_that_stops_accepts_nothing_and_says_so(start_server: StartServer) -> None:
     server = start_server(ONE_AT_A_TIME)
     server.upload(fixture("hostile"), "hostile")
-    running = server.call_later("hostile", "spin", context=context(timeout_ms=2500))
+    running = server.call_later("hostile", "spin", context=context(execution_id="running"))
     server.wait_for_load(1)
     server.signal()
     stopping(server)
     refused(ServerDraining, lambda: server.call("hostile", "unreachable"))
     refused(ServerDraining, lambda: server.upload(fixture("calc"), "calc"))
     assert not any(server.is_serving(service) for service in ("", *SERVICES))
-    assert code_of(running.answer()) == "TIMEOUT"
+    cancel(server, "running")
+    assert code_of(running.answer()) == "CANCELLED"
     assert server.exit_code() == 0
 
 
@@ -310,5 +314,5 @@ def test_callers_find_nobody_afterwards(start_server: StartServer) -> None:
     server = start_server()
     assert server.stop() == 0
     with pytest.raises(grpc.RpcError) as caught:
-        server.functions.GetHealth(pb.GetHealthRequest(), timeout=2)
+        server.functions.GetHealth(pb.GetHealthRequest(), timeout=PATIENCE)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

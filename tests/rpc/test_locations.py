@@ -52,7 +52,7 @@ def fetching(tmp_path_factory: pytest.TempPathFactory, allowed: Path) -> Iterato
 directories = ["{allowed}"]
 hosts = ["127.0.0.1", "localhost"]
 private_networks = ["127.0.0.1/32"]
-max_time = "1s"
+max_time = "30s"
 max_redirects = 2
 """
     server = Server(
@@ -236,13 +236,19 @@ def test_more_than_an_artifact_may_be_is_not_even_read_to_its_end(fetching: Serv
 
 
 @pytest.mark.parametrize("where", ["stalled", "body", "headers"])
-def test_a_slow_host_is_given_the_time_that_is_configured(fetching: Server, web: Web, where: str) -> None:
+def test_a_slow_host_is_given_the_time_that_is_configured(
+    start_server: StartServer, web: Web, where: str
+) -> None:
+    server = start_server(
+        '[fetch]\nhosts = ["127.0.0.1"]\nprivate_networks = ["127.0.0.0/8"]\nmax_time = "1s"'
+    )
     slow = {
         "stalled": lambda: web.put_stalling("/a", CALC),
         "body": lambda: web.put_dripping("/a"),
         "headers": lambda: web.put_dripping("/a", header_only=True),
     }
-    refused(FetchFailed, lambda: call(fetching, location=slow[where]()))
+    refused(FetchFailed, lambda: call(server, location=slow[where]()))
+    until(lambda: server.uploads_in_progress() == [])
 
 
 def test_half_a_module_is_a_failed_fetch(fetching: Server, web: Web) -> None:
@@ -261,6 +267,7 @@ def test_a_fetch_takes_the_place_of_an_upload(fetching: Server, web: Web) -> Non
     until(lambda: len(web.asked) == 2)
     refusal = refused(TooManyUploads, lambda: call(fetching, location=web.put("/c", CALC)))
     assert refusal.retry_after is not None
+    web.over.set()  # they are cut short
     for each in stalled:
         refused(FetchFailed, each.answer)
 
@@ -361,11 +368,11 @@ def test_a_fetch_counts_against_no_budget_of_a_call(fetching: Server, web: Web) 
         lambda: fetching.invoke(
             artifact_spec=pb.ArtifactSpec(artifact_id=fresh("slow"), location=web.url("/a")),
             function_name="answer",
-            context=pb.ExecutionContext(timeout_ms=100),
+            context=pb.ExecutionContext(timeout_ms=2500),
         )
     )
     until(lambda: len(web.asked) == 1)
-    assert not go_on.wait(0.15)  # more than the call has in all
+    assert not go_on.wait(2.6)  # more than the call has in all
     go_on.set()
     assert value_of(slow.answer()) == 42
 

@@ -51,6 +51,7 @@ from tests.rpc.serving import (
     refused,
     until,
 )
+from tests.rpc.test_executions import cancel
 
 CRAMPED = """
 [execution]
@@ -62,7 +63,7 @@ max_tasks = 5
 max_artifact = "1MiB"
 max_artifacts = 8
 max_uploads = 1
-upload_idle_timeout = "400ms"
+upload_idle_timeout = "3s"
 
 [compile]
 max_cpu_time = "2s"
@@ -92,6 +93,7 @@ def cramped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def spinning(server: Server, count: int) -> Iterator[None]:
     """That many endless guests of the task `hostile`, one of which runs."""
     request = function_pb2.InvokeFunctionRequest(task_id="hostile", function_name="spin")
+    server.wait_for_load(0)
     guests = [server.functions.InvokeFunction.future(request) for _ in range(count)]
     server.wait_for_load(1, count - 1)
     yield
@@ -362,7 +364,7 @@ def test_what_does_not_pass_by_itself_says_nothing_of_trying_again(
 def test_a_server_that_shuts_down_is_unavailable(start_server: StartServer) -> None:
     server = start_server('[server]\nshutdown_grace = "30s"')
     server.upload(fixture("hostile"), "hostile", "1")
-    running = server.call_later("hostile", "spin", context=context(timeout_ms=1500))
+    running = server.call_later("hostile", "spin", context=context(execution_id="running"))
     server.wait_for_load(1)
     server.signal()
     until(lambda: "server stopping" in server.log())
@@ -370,7 +372,8 @@ def test_a_server_that_shuts_down_is_unavailable(start_server: StartServer) -> N
         errors.ServerDraining, lambda: server.call("hostile", "unreachable", context=context(timeout_ms=100))
     )
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
-    assert running.answer().result.error_code == "TIMEOUT"
+    cancel(server, "running")
+    assert running.answer().result.error_code == "CANCELLED"
     assert server.exit_code() == 0
 
 

@@ -33,10 +33,10 @@ def asleep(server: Server, count: int) -> list[Any]:
 
 
 def test_a_guest_sleeps_as_long_as_it_asks_for_and_uses_no_processor_time(server: Server) -> None:
-    answer = server.call("host_calls", "sleep", 200)
-    assert value_of(answer) >= 199
-    assert answer.result.execution_time_ms >= 200
-    assert answer.result.cpu_time_ms < 100
+    answer = server.call("host_calls", "sleep", 1500)
+    assert value_of(answer) >= 1499
+    assert answer.result.execution_time_ms >= 1500
+    assert answer.result.cpu_time_ms < 1000
 
 
 def test_a_sleep_of_no_time_is_none(server: Server) -> None:
@@ -47,7 +47,8 @@ def test_a_sleep_of_no_time_is_none(server: Server) -> None:
 def test_a_guest_that_sleeps_ends_at_its_deadline(server: Server) -> None:
     answer = server.call("host_calls", "sleep_forever", context=context(timeout_ms=100))
     assert code_of(answer) == "TIMEOUT"
-    assert 100 <= answer.result.execution_time_ms < 10_000
+    assert answer.result.execution_time_ms + answer.result.queue_time_ms >= 99
+    assert answer.result.execution_time_ms < 10_000
 
 
 def test_a_guest_that_sleeps_ends_when_its_caller_hangs_up(narrow: Server) -> None:

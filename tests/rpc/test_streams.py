@@ -313,7 +313,7 @@ def test_a_reader_who_hangs_up_ends_a_guest_that_is_busy(server: Server) -> None
 def test_the_budget_goes_on_while_a_guest_waits_for_its_reader(
     wide: Server, functions: function_pb2_grpc.FunctionServiceStub
 ) -> None:
-    stream = Stream(functions, "emit_forever", 1000, context=context(timeout_ms=500))
+    stream = Stream(functions, "emit_forever", 1000, context=context(timeout_ms=1500))
     execution_id = stream.next().execution_id
     assert end_of(wide, execution_id).status == pb.EXECUTION_STATUS_TIMEOUT
     messages, final = stream.rest()
@@ -372,7 +372,7 @@ def stalled_reader(start_server: StartServer) -> None:
             function_pb2_grpc.FunctionServiceStub(channel),
             "emit_forever",
             1000,
-            context=context(timeout_ms=200),
+            context=context(timeout_ms=2000),
         )
         execution_id = stream.next().execution_id
         end_of(server, execution_id)

@@ -214,7 +214,7 @@ def test_a_task_that_runs_goes_only_by_force_which_ends_its_guests(server: Serve
         answer = guest.answer()
         assert code_of(answer) == "CANCELLED"
         assert answer.result.status == pb.EXECUTION_STATUS_CANCELLED
-    assert server.load() == (0, 0)
+    server.wait_for_load(0)
 
 
 # --- calls that are refused -------------------------------------------------------------------------------

@@ -177,10 +177,11 @@ def test_a_trap_is_a_failure_that_keeps_the_output(programs: Programs) -> None:
 
 
 def test_a_program_that_sleeps_ends_at_its_deadline(programs: Programs) -> None:
-    answer = programs.run("sleep", 60_000, context=context(timeout_ms=150))
+    answer = programs.run("sleep", 60_000, context=context(timeout_ms=2000))
     assert code_of(answer) == "TIMEOUT"
-    assert 150 <= answer.result.execution_time_ms < 10_000
-    assert answer.result.cpu_time_ms < 100
+    assert answer.result.execution_time_ms + answer.result.queue_time_ms >= 1999
+    assert answer.result.execution_time_ms < 20_000
+    assert answer.result.cpu_time_ms < 1000
     assert answer.result.stdout == b"asleep\n"
 
 
@@ -207,7 +208,7 @@ def test_a_program_that_prints_too_much_ends_and_what_there_was_room_for_is_kept
 
 
 def test_a_log_that_is_full_is_cut_and_the_program_goes_on(programs: Programs) -> None:
-    answer = programs.run("flood-log", limits=limits(max_log_bytes=5000), context=context(timeout_ms=200))
+    answer = programs.run("flood-log", limits=limits(max_log_bytes=5000), context=context(timeout_ms=1000))
     assert code_of(answer) == "TIMEOUT"
     assert len(answer.result.stderr) == 5000
     assert answer.result.output_truncated
@@ -291,7 +292,7 @@ def test_the_end_of_a_stream_has_the_status_and_not_the_output_again(programs: P
 
 
 def test_a_program_in_a_stream_that_nobody_reads_waits_for_that_and_ends_in_time(programs: Programs) -> None:
-    messages, final = streamed(programs, "sleep", "60000", context=context(timeout_ms=150)).rest()
+    messages, final = streamed(programs, "sleep", "60000", context=context(timeout_ms=1000)).rest()
     assert b"".join(messages) == b"asleep\n"
     assert final.status == pb.EXECUTION_STATUS_TIMEOUT
 

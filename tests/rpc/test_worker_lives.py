@@ -287,21 +287,22 @@ def test_connections_come_to_other_workers_in_time(moving: WorkersServer) -> Non
     assert len(moving.pids()) == 2
 
 
-def test_a_worker_that_retires_finishes_what_it_has_begun(moving: WorkersServer) -> None:
-    before = moving.pids()
-    views = moving.views()
-    running = [
-        Pending(
-            lambda view=view: view.call(  # type: ignore[misc]
-                "hostile", "spin", context=context(timeout_ms=1500)
+def test_a_worker_that_retires_finishes_what_it_has_begun(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", ONE_EACH, age="3s") as server:
+        before = server.pids()
+        views = server.views()
+        running = [
+            Pending(
+                lambda view=view: view.call(  # type: ignore[misc]
+                    "hostile", "spin", context=context(timeout_ms=4000)
+                )
             )
-        )
-        for view in views
-    ]
-    moving.wait_for_load(2)
-    moving.signal(signal.SIGHUP)
-    assert [code_of(each.answer()) for each in running] == ["TIMEOUT"] * 2
-    until(lambda: len(moving.pids()) == 2 and not before.keys() & moving.pids().keys())
+            for view in views
+        ]
+        server.wait_for_load(2)
+        server.signal(signal.SIGHUP)
+        assert [code_of(each.answer()) for each in running] == ["TIMEOUT"] * 2
+        until(lambda: len(server.pids()) == 2 and not before.keys() & server.pids().keys())
 
 
 def test_what_waits_on_a_worker_that_retires_goes_on_with_another(moving: WorkersServer) -> None:
@@ -395,7 +396,7 @@ def test_a_signal_stops_all_workers_within_one_grace(server: WorkersServer) -> N
 
 def test_a_signal_to_all_processes_is_one_signal(server: WorkersServer) -> None:
     one, _ = server.views()
-    running = Pending(lambda: one.call("hostile", "spin", context=context(timeout_ms=1500)))
+    running = Pending(lambda: one.call("hostile", "spin", context=context(timeout_ms=2900)))
     server.wait_for_load(1)
     for pid in (*server.pids().values(), server.process.pid):
         os.kill(pid, signal.SIGTERM)
