@@ -413,7 +413,11 @@ class TaskExecutionManager:
 
     def end_all(self) -> None:
         """End every execution, now that nothing is accepted; the next run takes up those that may begin again."""
-        for execution in self._executions.active():
+        # First those that wait: the end of one that runs would let them begin.
+        waiting_first = sorted(
+            self._executions.active(), key=lambda each: each.status is not ExecutionStatus.PENDING
+        )
+        for execution in waiting_first:
             begins_again = execution.may_move_on and execution.retry.allows_another(execution.attempts)
             code = ErrorCode.WORKER_LOST if begins_again else ErrorCode.CANCELLED
             self.kill(execution, GuestFault(code, "the server is shutting down"))

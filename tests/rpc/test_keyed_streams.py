@@ -178,8 +178,10 @@ def test_what_was_lost_does_not_begin_again_for_nobody_knows_what_was_read(
     start_server: StartServer, directory: Path
 ) -> None:
     first = started(start_server, directory)
-    keyed(first, "key", "emit_and_spin", context=context(max_retries=9)).next()
-    killed(first)
+    reading = keyed(first, "key", "emit_and_spin", context=context(max_retries=9))
+    reading.next()
+    killed(first)  # before anybody hangs up
+    del reading
     second = start_server(ONE_AT_A_TIME, directory)
     again = keyed(second, "key", "emit_and_spin", context=context(max_retries=9))
     assert end_alone(again).metadata["error_code"] == "WORKER_LOST"

@@ -236,9 +236,10 @@ def test_a_tree_however_deep_is_removed(files: Files) -> None:
 
 
 def test_what_a_server_that_was_killed_has_left_is_removed_by_the_next(files: Files, tmp_path: Path) -> None:
-    asleep(files)
+    sleeper = asleep(files)  # whose guest ends where nobody holds it
     files.server.process.kill()
     files.server.process.wait()
+    del sleeper
     assert len(scratches(files.server)) == 1
     with contextlib.closing(Server(tmp_path, f'[runtimes]\nmax_scratch = "{SCRATCH}"\n')) as after:
         after.upload(program("files"), "files")
