@@ -199,7 +199,7 @@ class ExecutionExists(TaskError, status=StatusCode.INVALID_ARGUMENT):
 
 
 class ExecutionElsewhere(TaskError, status=StatusCode.UNAVAILABLE):
-    """Another worker of the server has the execution, and answers for it; nobody but workers is told so.
+    """Another worker of the server has the execution, or is about to take it up; nobody but workers is told so.
 
     `worker` in its metadata is the number of that one.
     """

@@ -277,7 +277,7 @@ class Executor:
         before = fiber.cpu_ns
         outcome = fiber.run_slice(pace)
         with self._lock:
-            was_cut = fiber in self._computing and outcome is None and fiber.waits_for is None
+            was_cut = outcome is None and fiber.waits_for is None and fiber in self._computing
             self._computing.discard(fiber)
             fiber.charge(fiber.cpu_ns - before)
         if outcome is None:

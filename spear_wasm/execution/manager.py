@@ -413,9 +413,9 @@ class TaskExecutionManager:
 
     def end_all(self) -> None:
         """End every execution, now that nothing is accepted; the next run takes up those that may begin again."""
-        # First those that wait: the end of one that runs would let them begin.
+        # The end of one that runs would let those begin that wait.
         waiting_first = sorted(
-            self._executions.active(), key=lambda each: each.status is not ExecutionStatus.PENDING
+            self._executions.active(), key=lambda each: each.status is ExecutionStatus.RUNNING
         )
         for execution in waiting_first:
             begins_again = execution.may_move_on and execution.retry.allows_another(execution.attempts)

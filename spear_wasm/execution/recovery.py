@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from spear_wasm.engine.outcome import failure
-from spear_wasm.errors import JournalFailed, SpearError
+from spear_wasm.errors import JournalFailed, ServerDraining, SpearError
 from spear_wasm.execution.execution import Call, Earlier
 from spear_wasm.execution.records import ExecutionRecord
 from spear_wasm.execution.retry import RetryPolicy
@@ -88,6 +88,8 @@ class Recovery:
             if pause is None:
                 return LOST
             self._durable.adopt(call, unfinished.accepted, pause)
+        except ServerDraining:
+            return None  # it stays unfinished on disk: for another worker, or the next run of the server
         except SpearError as error:
             return failure(ErrorCode.INSTANCE_FAILED, f"not to be run any more: {error.message}")
         return None

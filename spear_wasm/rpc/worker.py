@@ -97,7 +97,7 @@ class WorkerProcess(ServingProcess):
         for message in self._line.messages():
             match message:
                 case TakeOver():
-                    self._begin_to_take_over(message)
+                    self._begin_take_over(message)
                 case Retire():
                     self._retire()
                 case Stop(at_once):
@@ -125,7 +125,7 @@ class WorkerProcess(ServingProcess):
     def _seconds_to_leave(self) -> float:
         return AGE_SPREAD * self._config.max_connection_age + SLACK_SECONDS
 
-    def _begin_to_take_over(self, what: TakeOver) -> None:
+    def _begin_take_over(self, what: TakeOver) -> None:
         task = asyncio.create_task(self._take_over(what))
         self._takeovers.add(task)
         task.add_done_callback(self._takeovers.discard)
@@ -136,7 +136,7 @@ class WorkerProcess(ServingProcess):
         except SpearError as error:
             log.error("executions not taken over", gone=what.gone, error=error.message)  # noqa: TRY400  the message says it all
             loop = asyncio.get_running_loop()
-            loop.call_later(TAKE_OVER_AGAIN_SECONDS, self._begin_to_take_over, what)
+            loop.call_later(TAKE_OVER_AGAIN_SECONDS, self._begin_take_over, what)
             return
         self._line.send(TakenOver(what))
 

@@ -158,6 +158,16 @@ def test_an_outcome_that_the_disk_does_not_take_is_written_when_it_does(
     assert host.executions.tally().ended == 1
 
 
+def test_what_is_taken_over_while_the_server_stops_is_left_to_the_next_run(
+    last_run: LastRun, begin: Begin, tmp_path: Path
+) -> None:
+    with guests_on(tmp_path / "data", config_with(**PATIENT)) as stopping:
+        last_run.left("left", attempts=0)
+        stopping.manager.stop_accepting()
+        stopping.host.take_over(gone=0, part=0, parts=1)
+    assert error_of(begin(PATIENT), "left") is None
+
+
 def test_what_was_begun_as_often_as_it_may_is_lost(last_run: LastRun, begin: Begin) -> None:
     last_run.left("lost", attempts=2, max_retries=1)
     assert error_of(begin(HASTY), "lost") is ErrorCode.WORKER_LOST
