@@ -92,16 +92,21 @@ def vast_name_section() -> bytes:
     return functions(50_000, export("f", index=49_999), kind=function_type(I32), after=names)
 
 
+def seconds_to_inspect(binary: bytes) -> float:
+    """Of processor time, in which what others are given meanwhile may be counted."""
+    began = process_time()
+    inspect(binary, CEILING)
+    return process_time() - began
+
+
 @pytest.mark.parametrize(
     "make", [large_module, wide_types, vast_name_section], ids=lambda make: make.__name__
 )
-def test_a_module_of_the_largest_size_takes_little_time_and_memory(
+def test_a_module_of_the_largest_size_takes_well_under_a_second_and_little_memory(
     make: Callable[[], bytes],
 ) -> None:
     binary = make()
-    began = process_time()
-    inspect(binary, CEILING)
-    assert process_time() - began < 10  # 0.2 s where it was measured
+    assert min(seconds_to_inspect(binary) for _ in range(3)) < 2  # 0.2 s where it was measured
     tracemalloc.start()
     try:
         inspect(binary, CEILING)

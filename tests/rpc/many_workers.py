@@ -68,18 +68,13 @@ class WorkersServer(Server):
 
     def pids(self) -> dict[int, int]:
         """The processes of all workers, by their numbers; while one does not answer, all are asked again."""
-        said: dict[str, re.Match[str] | None] = {}
-
-        def all_answer() -> bool:
+        while True:
             info = self.health().details.system_info
-            said.clear()
-            said.update(
-                (key, re.match(r"pid (\d+)", text)) for key, text in info.items() if key.startswith("worker.")
-            )
-            return None not in said.values()
-
-        until(all_answer)
-        return {int(key.removeprefix("worker.")): int(pid[1]) for key, pid in said.items() if pid}
+            lines = {key: text for key, text in info.items() if key.startswith("worker.")}
+            pids = {key: re.match(r"pid (\d+)", text) for key, text in lines.items()}
+            found = {int(key.removeprefix("worker.")): int(pid[1]) for key, pid in pids.items() if pid}
+            if len(found) == len(lines):
+                return found
 
     def views(self) -> list[WorkerView]:
         """A connection to each of the workers, in the order of their numbers."""

@@ -67,7 +67,7 @@ def test_a_full_server_refuses_at_once_and_says_when_to_come_again(small: Server
     small.wait_for_load(2, 2)
     start = time.monotonic()
     refusal = refused(ServerBusy, lambda: small.invoke(task_id=task, function_name="unreachable"))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 2
     assert refusal.retry_after is not None
     assert 0 < refusal.retry_after <= 10
     assert small.load() == (2, 2)

@@ -483,11 +483,11 @@ def test_an_artifact_with_tasks_goes_only_by_force_and_its_tasks_fail_then(serve
 
 def test_a_guest_that_runs_ends_in_peace_when_its_artifact_is_removed(server: Server) -> None:
     name = fresh("artifact")
-    server.upload(fixture("host_calls") + custom(fresh("module")), name, "1")
-    running = server.call_later(name, "sleep", 2000)
+    server.upload(fixture("hostile") + custom(fresh("module")), name, "1")
+    running = server.call_later(name, "spin_for", 1_000_000_000)
     server.wait_for_load(1)
     assert server.delete_artifact(name, force=True)
-    assert value_of(running.answer()) >= 1999
+    assert value_of(running.answer()) == 1_000_000_000
 
 
 # --- modules that want to be a nuisance -------------------------------------------------------------------

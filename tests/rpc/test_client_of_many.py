@@ -35,7 +35,8 @@ def test_a_batch_gives_an_answer_for_each_input_in_their_order(client: Client) -
 def test_a_batch_s_options_are_for_each_of_its_calls(client: Client) -> None:
     fuel = client.batch("calc", "count_to", [(10,), (2**30,)], limits=ResourceLimits(max_fuel=9000))
     time = client.batch("host_calls", "sleep", [(10,), (2**31 - 1,)], timeout=2)
-    assert (fuel[0].value, time[0].ok) == (10, True)
+    assert fuel[0].value == 10
+    assert time[0].value in range(9, 2000)
     assert fuel[1].result is not None
     assert time[1].result is not None
     assert (fuel[1].result.error_code, time[1].result.error_code) == ("OUT_OF_FUEL", "TIMEOUT")

@@ -142,7 +142,7 @@ def test_an_exported_function_sleeps_as_long_as_it_asks_for(hoard: Hoard) -> Non
 def test_an_exported_function_that_sleeps_ends_at_its_deadline(hoard: Hoard) -> None:
     answer = hoard.call("sleep", 2**40, context=context(timeout_ms=1200))
     assert code_of(answer) == "TIMEOUT"
-    assert answer.result.cpu_time_ms < 1000
+    assert answer.result.cpu_time_ms < 100
 
 
 def test_who_sleeps_is_gone_when_its_caller_is(hoard: Hoard) -> None:

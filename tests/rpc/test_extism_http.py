@@ -244,8 +244,8 @@ def test_a_plug_in_that_waits_for_an_answer_is_ended_in_time(server: Server, web
     begun = time.monotonic()
     answer = ask(server, url, context=context(timeout_ms=700))
     assert (code_of(answer), answer.result.status) == ("TIMEOUT", function_pb2.EXECUTION_STATUS_TIMEOUT)
-    assert time.monotonic() - begun < 10
-    assert answer.result.cpu_time_ms < 500
+    assert time.monotonic() - begun < 5
+    assert answer.result.cpu_time_ms < 150
 
 
 class Held:

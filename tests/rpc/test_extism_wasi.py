@@ -133,8 +133,8 @@ def test_a_plug_in_that_sleeps_is_ended_in_time_and_costs_nothing_meanwhile(serv
     begun = time.monotonic()
     answer = server.call("libc", "doze", "20000", context=context(timeout_ms=1200))
     assert (code_of(answer), answer.result.status) == ("TIMEOUT", function_pb2.EXECUTION_STATUS_TIMEOUT)
-    assert time.monotonic() - begun < 10
-    assert answer.result.cpu_time_ms < 1000
+    assert time.monotonic() - begun < 5
+    assert answer.result.cpu_time_ms < 100
     assert value_of(server.call("libc", "doze", "1")) == b"slept"
 
 

@@ -107,7 +107,7 @@ def test_the_time_goes_on(quiet: Server) -> None:
 def test_cpu_is_what_was_used_since_the_last_look(quiet: Server) -> None:
     quiet.health()
     quiet.call("hostile", "spin", limits=limits(max_cpu_time_ms=300))
-    assert quiet.health().details.cpu_usage_percent > 1
+    assert quiet.health().details.cpu_usage_percent > 20
 
 
 def test_executions_show_while_they_last(quiet: Server) -> None:

@@ -589,7 +589,7 @@ def test_the_calls_own_deadline_ends_the_guest(server: Server) -> None:
     server.wait_for_load(0)
     (execution,) = server.get_task(task, include_executions=True, execution_limit=1).executions
     assert execution.status in {pb.EXECUTION_STATUS_TIMEOUT, pb.EXECUTION_STATUS_CANCELLED}
-    assert execution.execution_time_ms < 15_000
+    assert 100 <= execution.execution_time_ms < 15_000
 
 
 def test_a_caller_who_hangs_up_ends_the_guest(server: Server) -> None:

@@ -7,26 +7,18 @@ from typing import Any
 import pytest
 
 from spear_wasm.errors import ArtifactDeleted
-from tests.engine.modules_by_hand import wat
 from tests.rpc.conftest import StartServer
-from tests.rpc.serving import FIXTURES, Server, fixture, limits, refused, until, value_of
+from tests.rpc.serving import Server, fixture, limits, refused, until, value_of
 
-A_WHILE = 6_000_000_000
-"""Turns that take some seconds of CPU time."""
+A_WHILE = 2_000_000_000
+"""Turns that take about a second of CPU time."""
 PAGES = 16
-BURN_LONG = """
-  (func (export "burn_long") (param $turns i64)
-    (loop $again
-      (local.set $turns (i64.sub (local.get $turns) (i64.const 1)))
-      (br_if $again (i64.gt_s (local.get $turns) (i64.const 0))))))
-"""
-CANARY = wat((FIXTURES / "canary.wat").read_text().rstrip().removesuffix(")") + BURN_LONG)
 
 
 @pytest.fixture
 def started(start_server: StartServer) -> Server:
     server = start_server()
-    server.upload(CANARY, "canary", "1")
+    server.upload(fixture("canary"), "canary", "1")
     return server
 
 
@@ -55,7 +47,7 @@ def test_the_sandbox_that_used_least_of_its_scarcer_resource_serves_next(started
 
     burning = started.call_later(
         "canary",
-        "burn_long",
+        "burn",
         A_WHILE,
         spec={
             "runtime_config": {"reuse": True, "scheduling": "resource_based"},
@@ -82,7 +74,7 @@ def test_what_is_at_hand_goes_when_its_artifact_is_replaced(started: Server) -> 
     refused(ArtifactDeleted, lambda: started.invoke(task_id="task", function_name="found"))
     started.upload(fixture("calc"), "canary", "1")
     refused(ArtifactDeleted, lambda: started.invoke(task_id="task", function_name="found"))
-    started.upload(CANARY, "canary", "2")
+    started.upload(fixture("canary"), "canary", "2")
     assert value_of(started.invoke(task_id="task", function_name="found")) == 0
 
 
@@ -91,10 +83,10 @@ def test_what_serves_while_its_artifact_is_replaced_serves_to_its_end_and_nobody
 ) -> None:
     call(started, "leave", 7)
     task = started.get_task("task").task.task_id
-    serving = started.call_later("canary", "burn_long", A_WHILE, spec={}, task_id=task)
+    serving = started.call_later("canary", "burn", A_WHILE, spec={}, task_id=task)
     started.wait_for_load(1)
     started.delete_artifact("canary:1", force=True)
-    started.upload(CANARY, "canary", "2")
+    started.upload(fixture("canary"), "canary", "2")
     value_of(serving.answer())
     until(lambda: idle(started) == 0)
     assert value_of(started.invoke(task_id=task, function_name="found")) == 0

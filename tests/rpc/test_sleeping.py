@@ -36,7 +36,7 @@ def test_a_guest_sleeps_as_long_as_it_asks_for_and_uses_no_processor_time(server
     answer = server.call("host_calls", "sleep", 1500)
     assert value_of(answer) >= 1499
     assert answer.result.execution_time_ms >= 1500
-    assert answer.result.cpu_time_ms < 1000
+    assert answer.result.cpu_time_ms < 100
 
 
 def test_a_sleep_of_no_time_is_none(server: Server) -> None:

@@ -44,7 +44,7 @@ def test_it_sleeps_without_processor_time_and_ends_at_its_deadline(beacon: Serve
     assert answer.result.execution_time_ms >= 150
     late = call(beacon, "sleep", 60_000, context=context(timeout_ms=2000))
     assert (code_of(late), late.result.stdout) == ("TIMEOUT", b"asleep\n")
-    assert late.result.cpu_time_ms < 1000
+    assert late.result.cpu_time_ms < 100
 
 
 def test_what_it_emits_and_what_it_prints_reach_a_reader_in_their_order(beacon: Server) -> None:

@@ -79,7 +79,7 @@ def test_it_sleeps_and_costs_nothing_meanwhile(server: Server, greet: str) -> No
     answer = run(server, "Ada", artifact=greet, context=context(environment={"DOZE": "1000"}))
     assert value_of(answer) == b"hello Ada\n0 bytes\n"
     assert answer.result.execution_time_ms >= 1000
-    assert answer.result.cpu_time_ms < answer.result.execution_time_ms / 2
+    assert answer.result.cpu_time_ms < 200
 
 
 def test_it_ends_at_its_deadline_while_it_sleeps(server: Server, greet: str) -> None:
