@@ -47,8 +47,7 @@ def test_a_sleep_of_no_time_is_none(server: Server) -> None:
 def test_a_guest_that_sleeps_ends_at_its_deadline(server: Server) -> None:
     answer = server.call("host_calls", "sleep_forever", context=context(timeout_ms=100))
     assert code_of(answer) == "TIMEOUT"
-    assert answer.result.execution_time_ms + answer.result.queue_time_ms >= 99
-    assert answer.result.execution_time_ms < 10_000
+    assert 100 <= answer.result.execution_time_ms < 10_000
 
 
 def test_a_guest_that_sleeps_ends_when_its_caller_hangs_up(narrow: Server) -> None:

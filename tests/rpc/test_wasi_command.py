@@ -179,8 +179,7 @@ def test_a_trap_is_a_failure_that_keeps_the_output(programs: Programs) -> None:
 def test_a_program_that_sleeps_ends_at_its_deadline(programs: Programs) -> None:
     answer = programs.run("sleep", 60_000, context=context(timeout_ms=2000))
     assert code_of(answer) == "TIMEOUT"
-    assert answer.result.execution_time_ms + answer.result.queue_time_ms >= 1999
-    assert answer.result.execution_time_ms < 10_000
+    assert 2000 <= answer.result.execution_time_ms < 10_000
     assert answer.result.cpu_time_ms < 100
     assert answer.result.stdout == b"asleep\n"
 
