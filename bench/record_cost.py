@@ -19,8 +19,8 @@ from bench.servers import FIXTURES, spear_server
 from spear_wasm.client import Client
 
 CALLS = 4000
-PAIRS = 4
-ROUNDS = 8
+PAIRS = 10
+ROUNDS = 4
 WARM_UP_CALLS = 12_000
 """More than are remembered: from then on each call's record takes the place of another's."""
 CONFIGS = {"on": "", "off": "[execution]\nmax_records = 0\n"}

@@ -7,12 +7,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+_CPU_TIME = 2
+"""What Linux's clock ids say beside a process: the time that its threads were on a core (clock_getcpuclockid)."""
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "wasm"
 
 
@@ -24,9 +27,8 @@ class Server:
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
-        """CPU time of all its threads so far."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        """CPU time of all its threads so far, to the nanosecond: what /proc tells is in hundredths of a second."""
+        return time.clock_gettime(~self.process.pid << 3 | _CPU_TIME)
 
     def rss(self) -> int:
         """Resident bytes."""

@@ -307,7 +307,8 @@ class TaskExecutionManager:
             execution.ended, execution.completed_at = time.monotonic(), time.time()
             execution.add_usage(usage)
             execution.outcome = outcome
-            execution.fiber = None
+            # They may be large, and the execution may be kept for a while.
+            execution.fiber = execution.arguments = None
             self._executions.end(execution)
         execution.set_done()
         if not (execution.in_batch and outcome.status is ExecutionStatus.COMPLETED):

@@ -13,15 +13,13 @@ import msgspec
 from spear_wasm.model import ErrorCode, ExecutionMode, ExecutionStatus, Outcome, TypedValue, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.listing import Wanted
 
 
 MOST_FILED_TOGETHER: Final = 64
-SMALL: Final = 64
-"""What is shorter is not worth tidying up."""
 _FIGURES: Final = (int, float)
 
 
@@ -79,7 +77,7 @@ def record_of(execution: Execution) -> ExecutionRecord:
 
 
 class _Rest(msgspec.Struct, array_like=True, gc=False):
-    """What a record holds beside what it is found by: without names, a quarter of the bytes."""
+    """What a record holds beside what it is found by, in the order in which `_row_of` writes it."""
 
     function: str
     mode: ExecutionMode
@@ -158,8 +156,8 @@ class ExecutionRecords:
 
     A page costs what it holds, however many records there are. Every call pays for the keeping: it is one row, known
     by its id and in the lists of all and of its task. Those that did not complete are in one of their status, too;
-    those that did, who are most, are looked for among all. Small ones are filed some at a time: what that takes is in
-    the processor's caches by the first of them.
+    those that did, who are most, are looked for among all. Small ones are kept as they are for a while, and filed some
+    at a time: what that takes is in the processor's caches by the first of them.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -167,13 +165,12 @@ class ExecutionRecords:
         self._most_bytes = most_bytes
         self._filed_together = min(MOST_FILED_TOGETHER, most // 64)
         self._bytes = 0
-        self._unfiled: dict[str, ExecutionRecord] = {}
+        self._unfiled: dict[str, Execution] = {}
         self._by_id: dict[str, _Row] = {}
-        self._by_end: deque[_Row] = deque()  # the first that ended first; some may be forgotten
+        self._by_end: deque[_Row] = deque()  # the first that ended first
         self._all = _Order()
         self._of_task: dict[str, _Order] = {}
         self._uncompleted: dict[ExecutionStatus, _Order] = {}
-        self._sweep_at = SMALL
 
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._unfiled or execution_id in self._by_id
@@ -206,53 +203,53 @@ class ExecutionRecords:
         return [row.record() for row in itertools.islice(rows, limit)]
 
     def remember(self, execution: Execution) -> None:
-        """Keep a record of one that has ended; none is made where none is kept."""
-        if self._most:
-            self.add(record_of(execution))
-
-    def add(self, record: ExecutionRecord) -> None:
-        """Keep one more; the oldest go where there are too many, or too large ones."""
-        self._unfiled[record.execution_id] = record
-        if len(self._unfiled) >= self._filed_together or not _is_small(record):
+        """Keep a record of one that has ended; the oldest go where there are too many, or too large ones."""
+        if not self._most:
+            return
+        self._unfiled[execution.id] = execution
+        if len(self._unfiled) >= self._filed_together or not _is_small(execution):
             self._file()
 
     def _file(self) -> None:
         unfiled, self._unfiled = self._unfiled, {}
-        for record in unfiled.values():
-            self._file_one(record)
+        rows = [_row_of(execution) for execution in unfiled.values()]
+        self._by_id.update(zip(unfiled, rows, strict=True))
+        self._by_end.extend(rows)
+        self._bytes += sum(len(row.packed) for row in rows)
+        rows.sort(key=_sequence_of)
+        for row in rows:
+            self._put_in_order(row)
+        self._drop_what_is_too_much()
 
-    def _file_one(self, record: ExecutionRecord) -> None:
-        task_id = record.task_id
-        row = _Row(record.execution_id, task_id, record.sequence, record.outcome.status, _packed(record))
-        self._by_id[record.execution_id] = row
-        self._by_end.append(row)
-        self._bytes += len(row.packed)
+    def _put_in_order(self, row: _Row) -> None:
         self._all.add(row)
-        order = self._of_task.get(task_id)
+        order = self._of_task.get(row.task_id)
         if order is None:
-            order = self._new_order(task_id)
+            order = self._of_task[row.task_id] = _Order()
         order.add(row)
         if row.status is not ExecutionStatus.COMPLETED:
             self._uncompleted.setdefault(row.status, _Order()).add(row)
-        if len(self._by_id) > self._most:
-            self._drop_oldest()
-        while self._bytes > self._most_bytes and len(self._by_id) > 1:
-            self._drop_oldest()
 
-    def _new_order(self, task_id: str) -> _Order:
-        if len(self._of_task) >= self._sweep_at:
-            self._of_task = {each: order for each, order in self._of_task.items() if order.sweep()}
-            self._sweep_at = max(SMALL, 2 * len(self._of_task))
-        order = self._of_task[task_id] = _Order()
-        return order
-
-    def _drop_oldest(self) -> None:
-        row = self._by_end.popleft()
-        while not row.packed:
+    def _drop_what_is_too_much(self) -> None:
+        by_id, tasks = self._by_id, set()
+        while len(by_id) > self._most or (self._bytes > self._most_bytes and len(by_id) > 1):
             row = self._by_end.popleft()
-        self._drop(row)
+            self._forget(row)
+            tasks.add(row.task_id)
+        if tasks:
+            self._let_go(tasks)
 
-    def _drop(self, row: _Row) -> None:
+    def _let_go(self, tasks: Iterable[str]) -> None:
+        """After something of these tasks was forgotten."""
+        for task_id in tasks:
+            order = self._of_task[task_id]
+            order.let_go()
+            if not order:
+                del self._of_task[task_id]
+        for order in (self._all, *self._uncompleted.values()):
+            order.let_go()
+
+    def _forget(self, row: _Row) -> None:
         del self._by_id[row.execution_id]
         self._bytes -= len(row.packed)
         row.packed = b""
@@ -260,11 +257,14 @@ class ExecutionRecords:
     def forget_task(self, task_id: str) -> int:
         """Forget a task's records; returns how many there were."""
         self._file()
-        order = self._of_task.pop(task_id, None)
-        doomed = list(order.backwards()) if order is not None else []
+        order = self._of_task.get(task_id)
+        if order is None:
+            return 0
+        doomed = list(order.backwards())
         for row in doomed:
-            self._drop(row)
+            self._forget(row)
         self._by_end = deque(row for row in self._by_end if row.packed)
+        self._let_go([task_id])
         return len(doomed)
 
 
@@ -272,18 +272,20 @@ _PACKER: Final = msgspec.msgpack.Encoder()
 _RESTS: Final = msgspec.msgpack.Decoder(_Rest)
 
 
-def _packed(record: ExecutionRecord) -> bytes:
-    outcome, usage = record.outcome, record.usage
-    return _PACKER.encode(
-        _Rest(
-            record.function,
-            record.mode,
-            record.sandbox_id,
-            record.started_at,
-            record.completed_at,
-            record.run_seconds,
-            record.queue_seconds,
-            record.attempts,
+def _row_of(execution: Execution) -> _Row:
+    outcome, usage = execution.outcome, execution.usage
+    assert outcome is not None
+    # A tuple is written as the struct is that it is read as, and made faster.
+    packed = _PACKER.encode(
+        (
+            execution.function.name,
+            execution.mode,
+            execution.sandbox_id,
+            execution.started_at,
+            execution.completed_at,
+            execution.run_seconds,
+            execution.queue_seconds,
+            execution.attempts,
             outcome.values,
             outcome.error_code,
             outcome.error_message,
@@ -297,12 +299,14 @@ def _packed(record: ExecutionRecord) -> bytes:
             usage.output_truncated,
         )
     )
+    return _Row(execution.id, execution.task.id, execution.sequence, outcome.status, packed)
 
 
-def _is_small(record: ExecutionRecord) -> bool:
-    """Whether it has nothing in it but figures."""
-    usage, outcome = record.usage, record.outcome
-    if usage.stdout or usage.stderr or outcome.error_message:
+def _is_small(execution: Execution) -> bool:
+    """Whether it holds nothing but figures."""
+    outcome, usage = execution.outcome, execution.usage
+    assert outcome is not None
+    if usage.stdout or usage.stderr or outcome.error_message or execution.stream is not None:
         return False
     for each in outcome.values:  # no generator: this is every call's way  # noqa: SIM110  as it says
         if not isinstance(each.value, _FIGURES):
@@ -311,13 +315,20 @@ def _is_small(record: ExecutionRecord) -> bool:
 
 
 class _Order:
-    """Rows in the order of their sequence numbers. Those that are forgotten stay until they are come across."""
+    """Rows in the order of their sequence numbers.
 
-    __slots__ = ("_rows", "_sweep_at")
+    Those that are forgotten stay as long as one before them is remembered. All of them ended before that one did, so
+    they are no more than there may be records.
+    """
+
+    __slots__ = ("_first", "_rows")
 
     def __init__(self) -> None:
         self._rows: list[_Row] = []
-        self._sweep_at = SMALL
+        self._first = 0  # what is before it was let go
+
+    def __len__(self) -> int:
+        return len(self._rows) - self._first
 
     def add(self, row: _Row) -> None:
         """Most come in order."""
@@ -325,22 +336,21 @@ class _Order:
         if not rows or row.sequence > rows[-1].sequence:
             rows.append(row)
         else:
-            bisect.insort(rows, row, key=_sequence_of)
-        if len(rows) > self._sweep_at:
-            self.sweep()
+            bisect.insort(rows, row, self._first, key=_sequence_of)
 
-    def sweep(self) -> bool:
-        """Let go what is forgotten; whether anything is left. By itself as often as the rows have doubled."""
-        self._rows = [row for row in self._rows if row.packed]
-        self._sweep_at = max(SMALL, 2 * len(self._rows))
-        return bool(self._rows)
+    def let_go(self) -> None:
+        """Let go what is forgotten and comes first; after whatever is forgotten."""
+        rows, first = self._rows, self._first
+        while first < len(rows) and not rows[first].packed:
+            first += 1
+        if first >= MOST_FILED_TOGETHER and 2 * first >= len(rows):
+            del rows[:first]
+            first = 0
+        self._first = first
 
     def after(self, sequence: int) -> Iterator[_Row]:
         """Those behind a sequence number."""
-        # The oldest are forgotten first: so each is come across once.
-        forgotten = itertools.takewhile(lambda row: not row.packed, self._rows)
-        del self._rows[: sum(1 for _ in forgotten)]
-        start = bisect.bisect_right(self._rows, sequence, key=_sequence_of)
+        start = bisect.bisect_right(self._rows, sequence, self._first, key=_sequence_of)
         return (row for row in itertools.islice(self._rows, start, None) if row.packed)
 
     def backwards(self) -> Iterator[_Row]:

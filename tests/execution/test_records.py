@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
+from types import SimpleNamespace
+from typing import cast
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spear_wasm.execution.execution import Execution
 from spear_wasm.execution.listing import Wanted
-from spear_wasm.execution.records import SMALL, ExecutionRecord, ExecutionRecords
+from spear_wasm.execution.records import MOST_FILED_TOGETHER, ExecutionRecord, ExecutionRecords, record_of
 from spear_wasm.model import (
     ErrorCode,
     ExecutionMode,
@@ -21,21 +24,25 @@ from spear_wasm.model import (
 MUCH = 1 << 20
 
 
-def record(number: int, task: str = "task", *, written: int = 0) -> ExecutionRecord:
-    return ExecutionRecord(
-        execution_id=f"exec-{number}",
-        task_id=task,
-        function="add",
-        mode=ExecutionMode.SYNC,
-        sequence=number,
-        sandbox_id="",
-        started_at=float(number),
-        completed_at=float(number),
-        run_seconds=0,
-        queue_seconds=0,
-        outcome=Outcome(ExecutionStatus.COMPLETED),
-        usage=Usage(stdout=b"x" * written),
-    )
+def execution(number: int, task: str = "task", *, written: int = 0, **others: object) -> Execution:
+    """One that has ended, as far as records look at it."""
+    known: dict[str, object] = {
+        "id": f"exec-{number}",
+        "task": SimpleNamespace(id=task),
+        "function": SimpleNamespace(name="add"),
+        "mode": ExecutionMode.SYNC,
+        "sequence": number,
+        "sandbox_id": "",
+        "started_at": float(number),
+        "completed_at": float(number),
+        "run_seconds": 0,
+        "queue_seconds": 0,
+        "outcome": Outcome(ExecutionStatus.COMPLETED),
+        "usage": Usage(stdout=b"x" * written),
+        "attempts": 1,
+        "stream": None,
+    }
+    return cast(Execution, SimpleNamespace(**(known | others)))
 
 
 def numbers(records: list[ExecutionRecord]) -> list[int]:
@@ -45,7 +52,7 @@ def numbers(records: list[ExecutionRecord]) -> list[int]:
 def test_a_tasks_newest_come_first() -> None:
     records = ExecutionRecords(10, MUCH)
     for number, task in enumerate(["a", "b", "a", "a"]):
-        records.add(record(number, task))
+        records.remember(execution(number, task))
     assert numbers(records.newest_of("a", 2)) == [3, 2]
     assert numbers(records.newest_of("a", 99)) == [3, 2, 0]
     assert numbers(records.newest_of("b", 99)) == [1]
@@ -55,7 +62,7 @@ def test_a_tasks_newest_come_first() -> None:
 def test_the_oldest_of_all_tasks_goes_where_there_are_too_many() -> None:
     records = ExecutionRecords(2, MUCH)
     for number, task in enumerate(["a", "b", "b"]):
-        records.add(record(number, task))
+        records.remember(execution(number, task))
     assert "exec-0" not in records
     assert "exec-1" in records
     assert records.newest_of("a", 9) == []
@@ -65,34 +72,29 @@ def test_the_oldest_of_all_tasks_goes_where_there_are_too_many() -> None:
 def test_what_has_yet_to_be_filed_is_there_for_whoever_asks() -> None:
     records = ExecutionRecords(10_000, MUCH)
     for number in range(200):
-        records.add(record(number))
+        records.remember(execution(number))
         assert f"exec-{number}" in records
-    assert records.get("exec-199") == record(199)
-    records.add(record(200))
+    assert records.get("exec-199") == record_of(execution(199))
+    records.remember(execution(200))
     assert numbers(records.newest_of("task", 2)) == [200, 199]
-    records.add(record(201))
+    records.remember(execution(201))
     assert numbers(records.page(Wanted(after=199), 9)) == [200, 201]
-    records.add(record(202))
+    records.remember(execution(202))
     assert records.forget_task("task") == 203
 
 
 def test_what_is_large_does_not_wait_to_be_counted() -> None:
     records = ExecutionRecords(10_000, MUCH)
     for number in range(10):
-        records.add(record(number, written=MUCH // 2))
+        records.remember(execution(number, written=MUCH // 2))
     assert "exec-8" not in records
 
 
 def test_a_record_is_found_as_it_was() -> None:
-    whole = ExecutionRecord(
-        execution_id="exec",
-        task_id="task",
-        function="add",
+    whole = execution(
+        7,
         mode=ExecutionMode.ASYNC,
-        sequence=7,
         sandbox_id="sandbox",
-        started_at=1.0,
-        completed_at=2.0,
         run_seconds=0.25,
         queue_seconds=0.5,
         outcome=Outcome(
@@ -107,14 +109,14 @@ def test_a_record_is_found_as_it_was() -> None:
         attempts=2,
     )
     records = ExecutionRecords(10, MUCH)
-    records.add(whole)
-    assert records.get("exec") == whole
+    records.remember(whole)
+    assert records.get("exec-7") == record_of(whole)
 
 
 def test_forgetting_a_task_says_how_many_records_went_and_frees_their_ids() -> None:
     records = ExecutionRecords(10, MUCH)
     for number, task in enumerate(["a", "b", "a"]):
-        records.add(record(number, task))
+        records.remember(execution(number, task))
     assert records.forget_task("a") == 2
     assert records.forget_task("a") == 0
     assert "exec-0" not in records
@@ -124,26 +126,26 @@ def test_forgetting_a_task_says_how_many_records_went_and_frees_their_ids() -> N
 def test_the_oldest_go_where_what_they_wrote_is_too_much_but_the_newest_stays() -> None:
     records = ExecutionRecords(most=10, most_bytes=10_000)
     for number, written in enumerate([5000, 0, 4000]):
-        records.add(record(number, written=written))
+        records.remember(execution(number, written=written))
     assert numbers(records.newest_of("task", 9)) == [2, 1, 0]
-    records.add(record(3, written=2000))
+    records.remember(execution(3, written=2000))
     assert numbers(records.newest_of("task", 9)) == [3, 2, 1]
-    records.add(record(4, written=100_000))
+    records.remember(execution(4, written=100_000))
     assert numbers(records.newest_of("task", 9)) == [4]
     records.forget_task("task")
-    records.add(record(5, written=9000))
-    records.add(record(6))
+    records.remember(execution(5, written=9000))
+    records.remember(execution(6))
     assert numbers(records.newest_of("task", 9)) == [6, 5]
 
 
 def test_tasks_that_come_and_go_leave_nothing_behind() -> None:
     records = ExecutionRecords(10, MUCH)
     for number in range(5000):
-        records.add(record(number, f"task {number}"))
-    assert len(records._of_task) <= 2 * SMALL
+        records.remember(execution(number, f"task {number}"))
+    assert len(records._of_task) == 10
     for number in range(5000, 10_000):
-        records.add(record(number))
-    assert len(records._all._rows) <= 2 * SMALL
+        records.remember(execution(number))
+    assert len(records._all._rows) <= MOST_FILED_TOGETHER + 2 * 10
     assert numbers(records.page(Wanted(), 99)) == list(range(9990, 10_000))
 
 
@@ -157,8 +159,8 @@ def test_what_is_remembered_is_the_newest_of_all_that_was_not_forgotten(steps: l
             assert records.forget_task(task) == sum(each.task_id == task for each in kept)
             kept = [each for each in kept if each.task_id != task]
         else:
-            records.add(record(number, step))
-            kept = [*kept, record(number, step)][-most:]
+            records.remember(execution(number, step))
+            kept = [*kept, record_of(execution(number, step))][-most:]
         for task in "abc":
             assert records.newest_of(task, 99) == [each for each in kept if each.task_id == task][::-1]
         assert [number for number in range(len(steps)) if f"exec-{number}" in records] == numbers(kept)
@@ -166,7 +168,7 @@ def test_what_is_remembered_is_the_newest_of_all_that_was_not_forgotten(steps: l
 
 def test_nothing_is_remembered_where_nothing_is_to_be() -> None:
     records = ExecutionRecords(0, MUCH)
-    records.add(record(0))
+    records.remember(execution(0))
     assert records.get("exec-0") is None
     assert "exec-0" not in records
     assert records.page(Wanted(), 9) == records.newest_of("task", 9) == []
@@ -180,12 +182,13 @@ def test_a_page_holds_the_first_that_are_wanted_whatever_order_they_ended_in(dat
     records = ExecutionRecords(most, MUCH)
     kept: list[ExecutionRecord] = []
     for number in ends:
-        ended = msgspec.structs.replace(
-            record(number, data.draw(st.sampled_from("ab"))),
+        ended = execution(
+            number,
+            data.draw(st.sampled_from("ab")),
             outcome=Outcome(data.draw(st.sampled_from([ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]))),
         )
-        records.add(ended)
-        kept = [*kept, ended][-most:]
+        records.remember(ended)
+        kept = [*kept, record_of(ended)][-most:]
         wanted = Wanted(
             data.draw(st.sampled_from(["", "a", "b", "c"])),
             data.draw(
