@@ -37,11 +37,13 @@ class Server:
 
 @contextlib.contextmanager
 def spear_server(directory: Path, config: str = "") -> Iterator[Server]:
-    """Ours, with its data and its JSON log in `directory`; `config` is TOML."""
+    """Ours, with its data and its JSON log in `directory`; one process, unless `config`, which is TOML, says more."""
     config_file = directory / "config.toml"
     config_file.write_text(config, encoding="utf-8")
     arguments = ["spear_wasm.cli", "serve", "--addr", "127.0.0.1:0", "--log-format", "json"]
     arguments += ["--data-dir", str(directory / "data"), "--config", str(config_file)]
+    if "workers" not in config:
+        arguments += ["--workers", "1"]
     with running(arguments, directory / "server.log") as server:
         yield server
 

@@ -1,8 +1,8 @@
 """What the processes of one server tell each other without being asked: numbers in memory that all of them map.
 
 Each process writes to its own seat alone; only the supervisor also says who sits where, and clears the seats of the
-dead. So nobody waits for anybody, and whoever dies leaves nothing half done. A reader may find a number half written;
-all that is ever asked of news is whether they differ from what was read before, and half a number does.
+dead. So nobody waits for anybody, and whoever dies leaves nothing half done: numbers are eight aligned bytes, which
+processors read and write as a whole.
 """
 
 from __future__ import annotations
@@ -37,12 +37,22 @@ class Account(IntEnum):
     """Machine code that is about to be published."""
 
 
+class Claim(IntEnum):
+    """What all workers share, and each claims before it uses it."""
+
+    PLACES = 0
+    """To run executions in."""
+    MEMORY = 1
+    """Bytes that sandboxes may grow to."""
+
+
 _WORKERS: Final = 0
 _DOORS: Final = 1
 _WAITS: Final = 2
 _NEWS: Final = 3
 _ACCOUNTS: Final = _NEWS + len(News)
-_COLUMNS: Final = _ACCOUNTS + len(Account)
+_CLAIMS: Final = _ACCOUNTS + len(Account)
+_COLUMNS: Final = _CLAIMS + len(Claim)
 _WIDTH: Final = 8
 
 
@@ -102,6 +112,7 @@ class Seat:
         self._waits = board.column(_WAITS)
         self._news = [board.column(_NEWS + news) for news in News]
         self._accounts = [board.column(_ACCOUNTS + account) for account in Account]
+        self._claims = [board.column(_CLAIMS + claim) for claim in Claim]
         self._lock = threading.Lock()  # guards: that the numbers of this seat change one step at a time
 
     # Who is there: written by the supervisor
@@ -139,6 +150,17 @@ class Seat:
         """Whether any other one does."""
         return any(waits for number, waits in enumerate(self._waits) if number != self.number)
 
+    # What is claimed of what all workers share
+
+    def claim(self, claim: Claim, amount: int) -> None:
+        """So much is this worker's, until it says otherwise or is gone."""
+        self._claims[claim][self.number] = amount
+
+    def claimed_by_others(self, claim: Claim) -> int:
+        """What all others have claimed together."""
+        column = self._claims[claim]
+        return sum(column) - column[self.number]
+
     # What is new
 
     def tell(self, news: News) -> None:
@@ -170,6 +192,8 @@ class Seat:
         for account in (Account.ARTIFACTS, Account.CODE):
             self.count(account, self._accounts[account][dead.number])
         for column in self._accounts:
+            column[dead.number] = 0
+        for column in self._claims:
             column[dead.number] = 0
         dead.wait(whether=False)
         dead.answers = False

@@ -16,15 +16,14 @@ artifacts and tasks stay until they are deleted.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import psutil
 
 from spear_wasm.errors import ConfigurationError
 from spear_wasm.limits import Limits
+from spear_wasm.machine import usable_cores, usable_memory
 from spear_wasm.outbound.rules import OutboundRules
 
 
@@ -38,6 +37,7 @@ class Seconds(float):
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 MIB = 1 << 20
+MOST_WORKERS = 256
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -106,7 +106,8 @@ class ServerConfig(Section, frozen=True):
     From the signal to stop on, `shutdown_grace` is what running executions have to end, and `closing_grace` what
     is left then to end the others, tell their callers and close; after both the process ends as it is.
 
-    Of `workers` there is one process each, under a supervisor where they are several; 0 means one for each core.
+    Of `workers` there is one process each, under a supervisor where they are several; 0 means one for each core, as
+    far as the memory and the bounds that are divided among them go (`workers.shares`).
     Where they are several, a connection takes new calls for `max_connection_age`, and its client has to make another:
     so calls come to be spread over all workers, and one that is replaced is left by its callers.
 
@@ -123,7 +124,7 @@ class ServerConfig(Section, frozen=True):
     tls_client_ca: str = ""
     token_file: str = ""
 
-    workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 1
+    workers: Annotated[int, msgspec.Meta(ge=0, le=MOST_WORKERS)] = 0
     max_connection_age: Seconds = Seconds(10)
     shutdown_grace: Seconds = Seconds(10)
     closing_grace: Seconds = Seconds(5)
@@ -145,10 +146,6 @@ class ServerConfig(Section, frozen=True):
                 "server.tls_client_ca is for TLS, which needs server.tls_cert and server.tls_key",
                 keys="server.tls_client_ca, server.tls_cert",
             )
-
-    def worker_count(self) -> int:
-        """How many processes serve, measured where it is not configured."""
-        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def authenticates(self) -> bool:
@@ -226,11 +223,11 @@ class TaskExecutionManagerConfig(Section, frozen=True):
     a task that is alone has three quarters (`scheduling.fair_share`).
     `max_total_memory` bounds the memory that running sandboxes may grow to together; an execution for which
     there is no room waits in the line. 0 means three quarters of the machine's (or the container's) memory.
-    `threads` of 0 means one for each core. Of executions that ended, memory keeps the newest: `max_records`, and
-    results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk keeps as many as
-    `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`; what those hold together that have no
-    outcome yet is bounded by `max_unfinished_bytes`. Of a streamed one, as much waits to
-    be read as `max_unread_messages` and `max_unread` say; then its guest waits. When it has ended, its reader has
+    `threads` of 0 means one for each core, in each worker. Of executions that ended, memory keeps the newest:
+    `max_records`, and results and logs of `max_record_bytes` together. Of those that were ASYNC or had a key the disk
+    keeps as many as `max_stored` and `max_stored_bytes` say, none for longer than `stored_for`; what those hold
+    together that have no outcome yet is bounded by `max_unfinished_bytes`. Of a streamed one, as much waits to be read
+    as `max_unread_messages` and `max_unread` say; then its guest waits. When it has ended, its reader has
     `unread_for` to take the rest. Before a call's retries there are pauses of `first_backoff`, twice that, and so on
     up to `longest_backoff`, of which up to half is left to chance.
     """
@@ -254,11 +251,11 @@ class TaskExecutionManagerConfig(Section, frozen=True):
 
     def total_memory(self) -> int:
         """The bound on sandboxes' memory in bytes, measured where it is not configured."""
-        return self.max_total_memory or _machine_memory() * 3 // 4
+        return self.max_total_memory or usable_memory() * 3 // 4
 
     def thread_count(self) -> int:
         """Executor threads, measured where not configured."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or usable_cores()
 
 
 class BatchConfig(Section, frozen=True):
@@ -419,13 +416,3 @@ def _checked(table: str, section: LimitsSection) -> Limits:
 def _key_of(error: ConfigurationError) -> str:
     """The key of the limit that an error is about; units are in the values, not in the keys' names."""
     return error.metadata["limit"].removesuffix("_bytes").removesuffix("_ms")
-
-
-def _machine_memory() -> int:
-    """Bytes of memory that this process can use: the machine's, or its control group's where that is less."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        limit = "max"
-    total = psutil.virtual_memory().total
-    return total if limit == "max" else min(int(limit), total)

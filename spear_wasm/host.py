@@ -11,7 +11,7 @@ from spear_wasm.artifacts.code_cache import CodeCache
 from spear_wasm.artifacts.fetcher import Fetcher
 from spear_wasm.artifacts.source import ArtifactSource
 from spear_wasm.artifacts.store import ArtifactStore
-from spear_wasm.board import Board, Seat
+from spear_wasm.board import Board, Claim, Seat
 from spear_wasm.config import Config
 from spear_wasm.engine.compiler import Compiler
 from spear_wasm.engine.engines import Engines
@@ -24,6 +24,7 @@ from spear_wasm.execution.manager import TaskExecutionManager
 from spear_wasm.execution.records import ExecutionRecords
 from spear_wasm.execution.recovery import Recovery
 from spear_wasm.execution.registration import LimitPolicy, TaskRegistration
+from spear_wasm.execution.shared_allowance import SharedAllowance
 from spear_wasm.execution.storage import (
     ExecutionJournal,
     Retention,
@@ -40,6 +41,7 @@ from spear_wasm.locks.keys import Key
 from spear_wasm.locks.turns import Turns
 from spear_wasm.pool import PoolFactory
 from spear_wasm.runtime_manager import RuntimeManager
+from spear_wasm.scheduling import Allowance, Room
 
 KEEP_TOTALS_SECONDS = 10.0
 """What tasks have done within so long is forgotten where the server is killed, but for what is kept on disk anyway."""
@@ -76,14 +78,15 @@ class Host:
         closing.callback(executor.close)
         remembered = ExecutionRecords(config.execution.max_records, int(config.execution.max_record_bytes))
         self.executions = ExecutionRegistry(remembered, journal.last_sequence(), journal.holds, seat)
-        self.manager = TaskExecutionManager(config.execution, executor, self.executions)
+        room = _room(config, data_dir, seat)
+        self.manager = TaskExecutionManager(config.execution, room, executor, self.executions)
         self.durable = DurableExecutions(
             self.manager, executor, journal, int(config.execution.max_unfinished_bytes)
         )
         store = _task_store(data_dir)
         closing.callback(store.close)
         self.tasks = TaskRegistry(store, config.execution.max_tasks, seat)
-        self.pools = PoolFactory(config.pool, config.execution.total_memory() // 4)
+        self.pools = PoolFactory(config.pool, seat.share_of(config.execution.total_memory()) // 4)
         self.registration = TaskRegistration(
             registry=self.tasks,
             source=ArtifactSource(self.artifacts, self.fetcher),
@@ -91,7 +94,7 @@ class Host:
             runtimes=self.runtimes,
             engines=self.engines,
             manager=self.manager,
-            limits=_limit_policy(config),
+            limits=_limit_policy(config, seat),
             pools=self.pools,
         )
         executor.repeat(config.pool.upkeep, self.pools.upkeep)
@@ -228,9 +231,20 @@ def _task_store(data_dir: Path) -> TaskStore:
     return SqliteTaskStore(data_dir / "tasks.db")
 
 
-def _limit_policy(config: Config) -> LimitPolicy:
-    # What may grow beyond what all sandboxes share would never be started, and hold up the line.
-    most = config.execution.total_memory()
+def _room(config: Config, data_dir: Path, seat: Seat) -> Room:
+    places, memory_bytes = config.execution.max_running, config.execution.total_memory()
+    if not seat.board.is_shared:
+        return Room(Allowance(places), Allowance(memory_bytes))
+    locks = FileLocks(data_dir)
+    return Room(
+        SharedAllowance(places, Claim.PLACES, seat, locks),
+        SharedAllowance(memory_bytes, Claim.MEMORY, seat, locks),
+    )
+
+
+def _limit_policy(config: Config, seat: Seat) -> LimitPolicy:
+    # What may grow beyond what a worker has for certain might never be started, and hold up the line.
+    most = seat.share_of(config.execution.total_memory())
     default, ceiling = (
         replace(limits, max_memory_bytes=min(limits.max_memory_bytes, most))
         for limits in (config.default_limits.limits(), config.ceiling.limits())

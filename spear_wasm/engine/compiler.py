@@ -23,6 +23,7 @@ from spear_wasm.engine.compilation import Compilation
 from spear_wasm.engine.compile_child import Job, Report
 from spear_wasm.engine.settings import EngineSettings
 from spear_wasm.errors import CompileRefused, CompilerKilled, InvalidArtifact, ServerDraining
+from spear_wasm.machine import usable_cores
 
 GO_ON = b"write\n"
 """What a child waits for that has machine code to write."""
@@ -237,9 +238,8 @@ def _refused(report: Report) -> InvalidArtifact:
 
 def _child_environment() -> dict[str, str]:
     """Nothing of ours but the way to our packages, and how many threads may compile."""
-    cores = len(os.sched_getaffinity(0))
     return {
         "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "RAYON_NUM_THREADS": str(max(1, cores // 2)),
+        "RAYON_NUM_THREADS": str(max(1, usable_cores() // 2)),
     }

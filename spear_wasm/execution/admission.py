@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spear_wasm.errors import ServerBusy
-from spear_wasm.scheduling import InstanceScheduler, Room, Verdict, is_at_share
+from spear_wasm.scheduling import InstanceScheduler, Verdict, is_at_share
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spear_wasm.config import TaskExecutionManagerConfig
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.task import Task
+    from spear_wasm.scheduling import Room
 
 RETRY_AFTER_SECONDS = 0.1
 """The hint given where nothing has ended yet that a better one could be made from."""
@@ -24,12 +25,14 @@ class Admission:
 
     They wait in the line, or beside it: held until they are released, or in the pause between two attempts. Wherever
     they do, they count against `max_pending`, and against their task's share of that. `look_again` is called where one
-    waits for a turn that another worker has; `average_run_seconds` tells how long executions have taken so far.
+    waits for a turn, or for room, that another worker may have; `average_run_seconds` tells how long executions have
+    taken so far.
     """
 
     def __init__(
         self,
         config: TaskExecutionManagerConfig,
+        room: Room,
         look_again: Callable[[], None],
         average_run_seconds: Callable[[], float],
     ) -> None:
@@ -39,7 +42,7 @@ class Admission:
         self._line: InstanceScheduler[Execution] = InstanceScheduler()
         self._held: set[Execution] = set()
         self._pausing: set[Execution] = set()
-        self._room = Room(config.max_running, config.total_memory())
+        self._room = room
 
     # Who is let in
 
@@ -113,8 +116,9 @@ class Admission:
         verdict = self._room.try_take(task.holding, execution.memory_reserved, execution.priority)
         if verdict is Verdict.START and task.turns is not None and not task.turns.try_to_take():
             self._room.give_back(task.holding, execution.memory_reserved, execution.priority)
+            verdict = Verdict.TASK_IS_FULL
+        if verdict is not Verdict.START:
             self._look_again()
-            return Verdict.TASK_IS_FULL
         return verdict
 
     def give_back_room(self, execution: Execution) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spear_wasm.execution.execution_registry import ExecutionRegistry
     from spear_wasm.execution.executor import Executor
     from spear_wasm.execution.task import Task
+    from spear_wasm.scheduling import Room
 
 log = structlog.get_logger()
 
@@ -50,7 +51,11 @@ class TaskExecutionManager:
     """
 
     def __init__(
-        self, config: TaskExecutionManagerConfig, executor: Executor, executions: ExecutionRegistry
+        self,
+        config: TaskExecutionManagerConfig,
+        room: Room,
+        executor: Executor,
+        executions: ExecutionRegistry,
     ) -> None:
         self._backoff = Backoff(config.first_backoff, config.longest_backoff)
         self._executor = executor
@@ -58,7 +63,7 @@ class TaskExecutionManager:
         self.preparations = Preparations(executor)
         self._lock = threading.Lock()
         # guards: all below, executions until they are done, and what tasks hold
-        self._admission = Admission(config, self._look_again_for_turns, executions.average_run_seconds)
+        self._admission = Admission(config, room, self._look_again_for_room, executions.average_run_seconds)
         self._looks_again = False
         self._draining = False
         self._all_ended = threading.Condition(self._lock)
@@ -211,14 +216,14 @@ class TaskExecutionManager:
             self._cancel_timer(execution)
             self._attempts.make(execution, on_the_spot=False)
 
-    def _look_again_for_turns(self) -> None:
-        """Nobody tells us of turns that other workers give back. The lock is held."""
-        if not self._looks_again:
+    def _look_again_for_room(self) -> None:
+        """Nobody tells us of what other workers give back. The lock is held."""
+        if self._executions.seat.board.is_shared and not self._looks_again:
             self._looks_again = True
             self._executions.seat.wait(whether=True)
-            self._executor.at(time.monotonic() + LOOK_AGAIN_SECONDS, self._look_for_turns)
+            self._executor.at(time.monotonic() + LOOK_AGAIN_SECONDS, self._look_for_room)
 
-    def _look_for_turns(self) -> None:
+    def _look_for_room(self) -> None:
         with self._lock:
             self._looks_again = False
         self._begin_waiting()

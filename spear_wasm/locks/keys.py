@@ -22,6 +22,8 @@ class Key(IntEnum):
     """Changing a pair of files of the code cache."""
     ROOM = 2
     """Counting bytes that are to be on disk."""
+    CLAIMING = 3
+    """Claiming more of what all workers share."""
     EXECUTING = 1 << 61
     """One of the executions of which a task may have so many at once; each task has its own, see `executing`."""
 

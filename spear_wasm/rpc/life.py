@@ -93,7 +93,8 @@ class ServingProcess:
             loop.add_signal_handler(number, self._on_signal)
         credentials = server_credentials(self._config)
         server = EdgeServer(
-            caller_options(self._host.config) + connection_options(self._config),
+            caller_options(self._host.config)
+            + connection_options(self._config, is_shared=self._host.seat.board.is_shared),
             self._config.max_unread,
             _check(self._config),
         )
@@ -192,9 +193,8 @@ def _call_options(config: Config) -> list[tuple[str, int]]:
     ]
 
 
-def connection_options(config: ServerConfig) -> list[tuple[str, int]]:
+def connection_options(config: ServerConfig, *, is_shared: bool) -> list[tuple[str, int]]:
     """What callers' connections may carry, how old they become, how often they may ping, and who else has the port."""
-    is_shared = config.worker_count() > 1
     age = round(config.max_connection_age * 1000) if is_shared else 0
     return [
         ("grpc.max_concurrent_streams", config.max_connection_streams),

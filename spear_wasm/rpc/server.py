@@ -13,6 +13,7 @@ from spear_wasm.logs import configure_logs
 from spear_wasm.rpc.access import check_openness
 from spear_wasm.rpc.life import ServingProcess, tuned_for_serving
 from spear_wasm.rpc.worker import serve_as_worker
+from spear_wasm.workers.shares import worker_count
 from spear_wasm.workers.supervisor import supervise
 
 MAX_PORT = 65535
@@ -39,7 +40,7 @@ def serve(
     """
     host_name, port = _split(address)
     check_openness(address, config.server, insecure=insecure)
-    if config.server.worker_count() > 1:
+    if worker_count(config) > 1:
         supervise((host_name, port), data_dir, config, on_listening, serve_as_worker)
         return
     configure_logs(config.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spear_wasm.scheduling.allowance import Allowance
 from spear_wasm.scheduling.fair_share import is_at_share
 from spear_wasm.scheduling.instance_scheduler import Verdict
 
@@ -23,9 +24,9 @@ class Room:
     higher ones leave, and take nothing from them but the time until they end.
     """
 
-    def __init__(self, places: int, memory_bytes: int) -> None:
-        self.places = places
-        self.memory_bytes = memory_bytes
+    def __init__(self, places: Allowance, memory_bytes: Allowance) -> None:
+        self._places = places
+        self._memory_bytes = memory_bytes
         self.places_taken = 0
         self.memory_taken = 0
         self._held_at: dict[int, Holding] = {}  # by priority
@@ -34,7 +35,10 @@ class Room:
         """Take a place, and memory to grow to, for an execution of the task that has this holding."""
         if self._is_at_share(holding, priority):
             return Verdict.TASK_IS_FULL
-        if self.places_taken >= self.places or self.memory_taken + memory_bytes > self.memory_bytes:
+        fits = self._places.covers(self.places_taken + 1) and self._memory_bytes.covers(
+            self.memory_taken + memory_bytes
+        )
+        if not fits:
             return Verdict.SERVER_IS_FULL
         self._add(holding, 1, memory_bytes, priority)
         return Verdict.START
@@ -42,6 +46,8 @@ class Room:
     def give_back(self, holding: Holding, memory_bytes: int, priority: int) -> None:
         """Return what `try_take` gave."""
         self._add(holding, -1, -memory_bytes, priority)
+        self._places.settle(self.places_taken)
+        self._memory_bytes.settle(self.memory_taken)
 
     def _add(self, holding: Holding, places: int, memory_bytes: int, priority: int) -> None:
         self.places_taken += places
@@ -54,8 +60,8 @@ class Room:
             each.memory_bytes += memory_bytes
 
     def _is_at_share(self, holding: Holding, priority: int) -> bool:
-        places_free = self.places - self.places_taken
-        memory_free = self.memory_bytes - self.memory_taken
+        places_free = self._places.free(self.places_taken)
+        memory_free = self._memory_bytes.free(self.memory_taken)
         # Most of the time this is all that has to be asked, whoever has the rest.
         if not is_at_share(holding.places, places_free) and not is_at_share(
             holding.memory_bytes, memory_free

@@ -279,7 +279,8 @@ def launch(
 ) -> tuple[subprocess.Popen[str], Path]:
     """Start `spear-wasm serve`; its log goes to the file that is returned.
 
-    Its temporary files lie beside its directory: servers of other runs of the tests must not clear them away.
+    It is one process, unless `config` says how many. Its temporary files lie beside its directory: servers of other
+    runs of the tests must not clear them away.
     """
     directory.mkdir(parents=True, exist_ok=True)
     temporary_of(directory).mkdir(exist_ok=True)
@@ -287,6 +288,8 @@ def launch(
     config_file.write_text(config)
     command = [sys.executable, "-m", "spear_wasm.cli", "serve", "--log-format", "json", "--addr", address]
     command += ["--data-dir", str(data_dir or directory / "data"), "--config", str(config_file)]
+    if "workers" not in config:
+        command += ["--workers", "1"]
     with log_file.open("w") as log:
         process = subprocess.Popen(
             command,

@@ -34,6 +34,7 @@ from tests.rpc.serving import (
     context,
     fresh,
     launch,
+    limits,
     no_outcomes,
     parameters,
     read_refusal,
@@ -451,9 +452,47 @@ def test_less_of_something_than_there_are_workers_is_refused(tmp_path: Path) -> 
 def test_together_workers_run_no_more_than_the_server_may(tmp_path: Path) -> None:
     with running_workers(tmp_path / "server", "[execution]\nmax_running = 3\nmax_pending = 5") as server:
         for view in server.views():
-            refusals = [refusal for _ in range(6) if (refusal := _refusal_of_spinning(view))]
+            refusals = [refusal for _ in range(9) if (refusal := _refusal_of_spinning(view))]
             assert set(refusals) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         server.wait_for_load(3, 5)
+
+
+def test_one_worker_has_the_places_that_others_do_not_need_until_they_do(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", "[execution]\nmax_running = 2") as server:
+        busy, other = server.views()
+        first = [spinning_on(busy) for _ in range(2)]
+        later = submit(busy, "hostile", "spin").execution_id
+        elsewhere = submit(other, "hostile", "spin").execution_id
+        server.wait_for_load(2, 2)
+        cancel(busy, first[0])
+        wait_for(other, elsewhere, RUNNING)
+        assert status_of(busy, later).result.status == PENDING
+        cancel(busy, first[1])
+        wait_for(busy, later, RUNNING)
+        server.wait_for_load(2, 0)
+
+
+def test_what_guests_may_grow_to_is_bounded_on_all_workers_together(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", '[execution]\nmax_total_memory = "128MiB"') as server:
+        large = {"limits": limits(max_memory_bytes=64 << 20)}
+        busy, other = server.views()
+        running = [spinning_on(busy, **large) for _ in range(2)]
+        waiting = submit(other, "hostile", "spin", **large).execution_id
+        server.wait_for_load(2, 1)
+        cancel(busy, running[0])
+        wait_for(other, waiting, RUNNING)
+
+
+def test_the_places_of_a_worker_that_is_killed_are_free_again(tmp_path: Path) -> None:
+    with running_workers(tmp_path / "server", "[execution]\nmax_running = 2") as server:
+        doomed, other = server.views()
+        for _ in range(2):
+            spinning_on(doomed)
+        waiting = [submit(other, "hostile", "spin").execution_id for _ in range(2)]
+        server.wait_for_load(2, 2)
+        server.kill(doomed.number)
+        for each in waiting:
+            wait_for(other, each, RUNNING)
 
 
 def _refusal_of_spinning(worker: WorkerView) -> grpc.StatusCode | None:

@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from spear_wasm.scheduling import DEFAULT_PRIORITY, Holding, Room, Verdict
+from spear_wasm.scheduling import DEFAULT_PRIORITY, Allowance, Holding, Room, Verdict
 from spear_wasm.scheduling.fair_share import MOST_TO_FREE, is_at_share
 
 LOTS = 1 << 40
+
+
+def room_of(places: int, memory_bytes: int) -> Room:
+    return Room(Allowance(places), Allowance(memory_bytes))
 
 
 def take(room: Room, holding: Holding, memory_bytes: int = 0, priority: int = DEFAULT_PRIORITY) -> bool:
@@ -37,21 +41,21 @@ def test_who_holds_nothing_is_never_at_its_share_and_more_to_share_never_makes_i
 
 @given(st.integers(1, 1000))
 def test_a_task_that_is_alone_has_three_quarters_of_the_places_and_all_of_a_few(places: int) -> None:
-    room, alone = Room(places, 0), Holding()
+    room, alone = room_of(places, 0), Holding()
     assert fill(room, alone) == (places if places < 4 else -(-3 * places // 4))
     assert room.try_take(alone, 0, DEFAULT_PRIORITY) is Verdict.TASK_IS_FULL
 
 
 @given(st.integers(4, 1000))
 def test_beside_a_flood_a_task_that_has_nothing_begins_at_once(places: int) -> None:
-    room = Room(places, 0)
+    room = room_of(places, 0)
     fill(room, Holding())
     assert take(room, Holding())
 
 
 @given(st.integers(4, 64), st.integers(1, 64))
 def test_a_flood_leaves_memory_as_well(executions: int, each_bytes: int) -> None:
-    room, flood = Room(LOTS, executions * each_bytes), Holding()
+    room, flood = room_of(LOTS, executions * each_bytes), Holding()
     assert fill(room, flood, each_bytes) == -(-3 * executions // 4)
     assert take(room, Holding(), each_bytes)
 
@@ -61,7 +65,7 @@ def test_once_what_they_began_with_has_ended_floods_have_equal_shares_and_leave_
     tasks: int, for_each: int
 ) -> None:
     places = tasks * for_each
-    room, floods = Room(places, 0), [Holding() for _ in range(tasks)]
+    room, floods = room_of(places, 0), [Holding() for _ in range(tasks)]
     running = deque(holding for holding in floods for _ in range(fill(room, holding)))
     for _ in range(20 * places):
         room.give_back(running[0], 0, DEFAULT_PRIORITY)
@@ -75,7 +79,7 @@ def test_once_what_they_began_with_has_ended_floods_have_equal_shares_and_leave_
 
 
 def test_however_long_a_floods_executions_are_another_task_has_more_than_one_place() -> None:
-    room, long, short = Room(100, 0), Holding(), Holding()
+    room, long, short = room_of(100, 0), Holding(), Holding()
     assert fill(room, long) == 75
     assert fill(room, short) == 19
 
@@ -85,7 +89,7 @@ def test_however_long_a_floods_executions_are_another_task_has_more_than_one_pla
 
 @given(st.integers(4, 200), st.integers(0, 200))
 def test_what_lower_priorities_hold_makes_nobodys_share_smaller(places: int, lower: int) -> None:
-    room, low, high = Room(places, 0), Holding(), Holding()
+    room, low, high = room_of(places, 0), Holding(), Holding()
     begun = sum(take(room, low, priority=1) for _ in range(lower))
     fill(room, high, priority=9)
     for _ in range(begun):
@@ -95,13 +99,13 @@ def test_what_lower_priorities_hold_makes_nobodys_share_smaller(places: int, low
 
 
 def test_what_higher_priorities_hold_does() -> None:
-    room, high, low = Room(100, 0), Holding(), Holding()
+    room, high, low = room_of(100, 0), Holding(), Holding()
     assert fill(room, high, priority=9) == 75
     assert fill(room, low, priority=1) == 19
 
 
 def test_one_that_may_have_more_and_finds_no_place_is_waited_for() -> None:
-    room, low, high = Room(4, 0), Holding(), Holding()
+    room, low, high = room_of(4, 0), Holding(), Holding()
     assert (fill(room, low, priority=1), fill(room, Holding(), priority=1)) == (3, 1)
     assert room.try_take(high, 0, 9) is Verdict.SERVER_IS_FULL
     room.give_back(low, 0, 1)
@@ -109,7 +113,7 @@ def test_one_that_may_have_more_and_finds_no_place_is_waited_for() -> None:
 
 
 def test_one_that_needs_more_memory_than_is_free_is_waited_for() -> None:
-    room, small, large = Room(10, 100), Holding(), Holding()
+    room, small, large = room_of(10, 100), Holding(), Holding()
     assert take(room, small, 60)
     assert room.try_take(large, 50, DEFAULT_PRIORITY) is Verdict.SERVER_IS_FULL
     room.give_back(small, 60, DEFAULT_PRIORITY)
@@ -126,7 +130,7 @@ class Books(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.room = Room(PLACES, MEMORY)
+        self.room = room_of(PLACES, MEMORY)
         self.holdings = [Holding() for _ in range(4)]
         self.taken: list[tuple[Holding, int, int]] = []
 

@@ -9,7 +9,8 @@ from spear_wasm.board import part_of
 from spear_wasm.config import Config, Section
 from spear_wasm.config_sources import parse_config
 from spear_wasm.errors import ConfigurationError
-from spear_wasm.workers.shares import DIVIDED, ONE_AT_LEAST, share_of
+from spear_wasm.workers import shares
+from spear_wasm.workers.shares import DIVIDED, ONE_AT_LEAST, share_of, worker_count
 
 
 @given(whole=st.integers(0, 10**12), places=st.integers(1, 64))
@@ -27,10 +28,6 @@ def test_all_shares_together_are_what_is_configured(places: int) -> None:
         for key in keys:
             together = sum(getattr(getattr(share, table), key) for share in shares)
             configured = getattr(getattr(whole, table), key)
-            if key == "max_total_memory":
-                configured = whole.execution.total_memory()
-            elif key == "threads":
-                configured = max(places, whole.execution.thread_count())
             assert together == configured, key
 
 
@@ -59,3 +56,31 @@ def test_less_than_one_for_each_is_the_operators_mistake(table: str, key: str) -
     else:
         with pytest.raises(ConfigurationError, match=rf"{table}\.{key} is 2.*3 workers"):
             share_of(config, 2, 3)
+
+
+def test_places_to_run_in_are_not_divided_but_there_must_be_one_for_each() -> None:
+    config = parse_config({"execution": {"max_running": 2}})
+    assert share_of(config, 1, 2).execution.max_running == 2
+    with pytest.raises(ConfigurationError, match=r"execution\.max_running is 2.*3 workers"):
+        share_of(config, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "cores", "gib", "count"),
+    [
+        ({}, 4, 8, 4),
+        ({}, 64, 256, 16),  # artifacts.max_uploads
+        ({"artifacts": {"max_uploads": 1000}, "batches": {"max_batches": 1000}}, 300, 1024, 256),
+        ({"execution": {"max_running": 3}}, 4, 8, 3),
+        ({"execution": {"max_records": 0, "threads": 1}}, 4, 8, 4),
+        ({}, 4, 0.5, 2),
+        ({}, 4, 0.1, 1),
+        ({"server": {"workers": 7}, "execution": {"max_running": 3}}, 4, 8, 7),
+    ],
+)
+def test_there_is_one_for_each_core_as_far_as_memory_and_bounds_go(
+    config: dict[str, object], cores: int, gib: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "usable_cores", lambda: cores)
+    monkeypatch.setattr(shares, "usable_memory", lambda: int(gib * (1 << 30)))
+    assert worker_count(parse_config(config)) == count
