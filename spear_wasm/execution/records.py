@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from spear_wasm.execution.listing import Wanted
 
 
-MOST_FILED_TOGETHER: Final = 64
+MOST_FILED_TOGETHER: Final = 256
+"""The more, the less each costs, and the longer they keep the registry's lock: some 3 us each."""
 _FIGURES: Final = (int, float)
 
 
@@ -163,7 +164,7 @@ class ExecutionRecords:
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._filed_together = min(MOST_FILED_TOGETHER, most // 64)
+        self._filed_together = min(MOST_FILED_TOGETHER, most // 16)
         self._bytes = 0
         self._unfiled: dict[str, Execution] = {}
         self._by_id: dict[str, _Row] = {}
@@ -211,33 +212,38 @@ class ExecutionRecords:
             self._file()
 
     def _file(self) -> None:
+        if not self._unfiled:
+            return
         unfiled, self._unfiled = self._unfiled, {}
         rows = [_row_of(execution) for execution in unfiled.values()]
         self._by_id.update(zip(unfiled, rows, strict=True))
         self._by_end.extend(rows)
         self._bytes += sum(len(row.packed) for row in rows)
-        rows.sort(key=_sequence_of)
-        for row in rows:
-            self._put_in_order(row)
+        self._put_in_order(sorted(rows, key=_sequence_of))
         self._drop_what_is_too_much()
 
-    def _put_in_order(self, row: _Row) -> None:
-        self._all.add(row)
-        order = self._of_task.get(row.task_id)
-        if order is None:
-            order = self._of_task[row.task_id] = _Order()
-        order.add(row)
-        if row.status is not ExecutionStatus.COMPLETED:
-            self._uncompleted.setdefault(row.status, _Order()).add(row)
+    def _put_in_order(self, rows: list[_Row]) -> None:
+        self._all.add(rows)
+        for task_id, of_task in itertools.groupby(rows, _task_of):
+            order = self._of_task.get(task_id)
+            if order is None:
+                order = self._of_task[task_id] = _Order()
+            order.add(list(of_task))
+        for row in rows:
+            if row.status is not ExecutionStatus.COMPLETED:
+                self._uncompleted.setdefault(row.status, _Order()).add([row])
 
     def _drop_what_is_too_much(self) -> None:
-        by_id, tasks = self._by_id, set()
-        while len(by_id) > self._most or (self._bytes > self._most_bytes and len(by_id) > 1):
-            row = self._by_end.popleft()
-            self._forget(row)
-            tasks.add(row.task_id)
-        if tasks:
-            self._let_go(tasks)
+        too_many = len(self._by_id) - self._most
+        if too_many > 0:
+            self._drop_oldest(too_many)
+        while self._bytes > self._most_bytes and len(self._by_id) > 1:
+            self._drop_oldest(1)
+
+    def _drop_oldest(self, count: int) -> None:
+        rows = [self._by_end.popleft() for _ in range(count)]
+        self._forget(rows)
+        self._let_go({row.task_id for row in rows})
 
     def _let_go(self, tasks: Iterable[str]) -> None:
         """After something of these tasks was forgotten."""
@@ -249,10 +255,11 @@ class ExecutionRecords:
         for order in (self._all, *self._uncompleted.values()):
             order.let_go()
 
-    def _forget(self, row: _Row) -> None:
-        del self._by_id[row.execution_id]
-        self._bytes -= len(row.packed)
-        row.packed = b""
+    def _forget(self, rows: Iterable[_Row]) -> None:
+        for row in rows:
+            del self._by_id[row.execution_id]
+            self._bytes -= len(row.packed)
+            row.packed = b""
 
     def forget_task(self, task_id: str) -> int:
         """Forget a task's records; returns how many there were."""
@@ -261,8 +268,7 @@ class ExecutionRecords:
         if order is None:
             return 0
         doomed = list(order.backwards())
-        for row in doomed:
-            self._forget(row)
+        self._forget(doomed)
         self._by_end = deque(row for row in self._by_end if row.packed)
         self._let_go([task_id])
         return len(doomed)
@@ -330,13 +336,14 @@ class _Order:
     def __len__(self) -> int:
         return len(self._rows) - self._first
 
-    def add(self, row: _Row) -> None:
-        """Most come in order."""
-        rows = self._rows
-        if not rows or row.sequence > rows[-1].sequence:
-            rows.append(row)
-        else:
-            bisect.insort(rows, row, self._first, key=_sequence_of)
+    def add(self, rows: list[_Row]) -> None:
+        """Add some that are in order; most come after all others."""
+        known = self._rows
+        if not known or rows[0].sequence > known[-1].sequence:
+            known.extend(rows)
+            return
+        for row in rows:
+            bisect.insort(known, row, self._first, key=_sequence_of)
 
     def let_go(self) -> None:
         """Let go what is forgotten and comes first; after whatever is forgotten."""
@@ -359,3 +366,4 @@ class _Order:
 
 
 _sequence_of = operator.attrgetter("sequence")
+_task_of = operator.attrgetter("task_id")

@@ -53,6 +53,10 @@ def test_a_guest_that_returns_has_completed(guests: Guests) -> None:
     assert execution.run_seconds > 0
 
 
+def test_what_a_call_was_given_is_let_go_when_it_has_ended(guests: Guests) -> None:
+    assert guests.run(guests.task("calc"), "divmod", 17, 5).arguments is None
+
+
 @pytest.mark.parametrize(
     ("function", "code"),
     [
