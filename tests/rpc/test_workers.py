@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from spear_wasm.api import function_pb2 as pb
+from spear_wasm.config import Config
 from spear_wasm.errors import (
     ArtifactDeleted,
     ArtifactInUse,
@@ -21,7 +22,9 @@ from spear_wasm.errors import (
     TaskExists,
     TaskNotFound,
 )
+from spear_wasm.workers.shares import worker_count
 from tests.engine.modules_by_hand import wat
+from tests.rpc.conftest import StartServer
 from tests.rpc.many_workers import WorkersServer, WorkerView, running_workers
 from tests.rpc.modules import unique_module
 from tests.rpc.serving import (
@@ -56,6 +59,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkersServer]:
 @pytest.fixture
 def one(server: WorkersServer) -> WorkerView:
     return server.views()[0]
+
+
+def test_where_nobody_says_how_many_there_is_one_for_each_core(start_server: StartServer) -> None:
+    assert not Config().server.workers
+    server = start_server("[server]\nworkers = 0")
+    expected = worker_count(Config())
+    info = server.health().details.system_info
+    assert sum(key.startswith("worker.") for key in info) == (expected if expected > 1 else 0)
 
 
 @pytest.fixture
