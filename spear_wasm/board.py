@@ -40,16 +40,25 @@ class Account(IntEnum):
 class Claim(IntEnum):
     """What all workers share, and each claims before it uses it."""
 
-    PLACES = 0
-    """To run executions in."""
+    RUNNING = 0
+    """Executions that run at once."""
     MEMORY = 1
     """Bytes that sandboxes may grow to."""
+
+
+class Wait(IntEnum):
+    """What a worker may wait for that others give back."""
+
+    TURN = 0
+    """At executions of a task, of which fewer may run than there are workers."""
+    ROOM = 1
+    """Some of what is claimed."""
 
 
 _WORKERS: Final = 0
 _DOORS: Final = 1
 _WAITS: Final = 2
-_NEWS: Final = 3
+_NEWS: Final = _WAITS + len(Wait)
 _ACCOUNTS: Final = _NEWS + len(News)
 _CLAIMS: Final = _ACCOUNTS + len(Account)
 _COLUMNS: Final = _CLAIMS + len(Claim)
@@ -94,6 +103,11 @@ class Board:
         return self._seats
 
     @property
+    def workers(self) -> int:
+        """How many workers there are now, at least one: while one is replaced there is one more than places."""
+        return max(1, sum(map(bool, self.column(_WORKERS))))
+
+    @property
     def is_shared(self) -> bool:
         """Whether there is anybody who could have anything to tell."""
         return self._seats > 1
@@ -109,7 +123,7 @@ class Seat:
         """Which of the server's parts the worker has that sits here; for its own process."""
         self._workers = board.column(_WORKERS)
         self._doors = board.column(_DOORS)
-        self._waits = board.column(_WAITS)
+        self._waits = [board.column(_WAITS + wait) for wait in Wait]
         self._news = [board.column(_NEWS + news) for news in News]
         self._accounts = [board.column(_ACCOUNTS + account) for account in Account]
         self._claims = [board.column(_CLAIMS + claim) for claim in Claim]
@@ -139,16 +153,16 @@ class Seat:
         """This worker's part of what is divided among all."""
         return part_of(whole, self.place, self.board.places)
 
-    # Turns that several workers want
+    # What others give back
 
-    def wait(self, *, whether: bool) -> None:
-        """Let the others know that this worker waits for something that only some of them can have at once."""
-        self._waits[self.number] = whether
+    def wait(self, what: Wait, *, whether: bool) -> None:
+        """Let the others know whether this worker waits for something that not all of them can have at once."""
+        self._waits[what][self.number] = whether
 
-    @property
-    def others_wait(self) -> bool:
+    def others_wait(self, what: Wait) -> bool:
         """Whether any other one does."""
-        return any(waits for number, waits in enumerate(self._waits) if number != self.number)
+        column = self._waits[what]
+        return sum(column) != column[self.number]
 
     # What is claimed of what all workers share
 
@@ -156,10 +170,12 @@ class Seat:
         """So much is this worker's, until it says otherwise or is gone."""
         self._claims[claim][self.number] = amount
 
-    def claimed_by_others(self, claim: Claim) -> int:
-        """What all others have claimed together."""
-        column = self._claims[claim]
-        return sum(column) - column[self.number]
+    def claims_of_others(self, claim: Claim, of_those_who_wait: Wait | None = None) -> Iterator[int]:
+        """What each other one has claimed: all of them, or those that wait for something."""
+        waits = None if of_those_who_wait is None else self._waits[of_those_who_wait]
+        for number, amount in enumerate(self._claims[claim]):
+            if number != self.number and (waits is None or waits[number]):
+                yield amount
 
     # What is new
 
@@ -195,7 +211,8 @@ class Seat:
             column[dead.number] = 0
         for column in self._claims:
             column[dead.number] = 0
-        dead.wait(whether=False)
+        for wait in Wait:
+            dead.wait(wait, whether=False)
         dead.answers = False
         dead.worker = 0
 

@@ -106,8 +106,8 @@ class ServerConfig(Section, frozen=True):
     From the signal to stop on, `shutdown_grace` is what running executions have to end, and `closing_grace` what
     is left then to end the others, tell their callers and close; after both the process ends as it is.
 
-    Of `workers` there is one process each, under a supervisor where they are several; 0 means one for each core, as
-    far as the memory and the bounds that are divided among them go (`workers.shares`).
+    Of `workers` there is one process each, under a supervisor where they are several; 0 means one for each core, or
+    fewer where each would have too little (`workers.shares`).
     Where they are several, a connection takes new calls for `max_connection_age`, and its client has to make another:
     so calls come to be spread over all workers, and one that is replaced is left by its callers.
 
@@ -183,7 +183,7 @@ class ArtifactsConfig(Section, frozen=True):
     max_artifact: Size = Size(64 * MIB)
     max_artifacts: Count = 10_000
     max_disk: Size = Size(16 << 30)
-    max_uploads: Count = 16
+    max_uploads: Count = 64
     upload_idle_timeout: Seconds = Seconds(30)
 
 

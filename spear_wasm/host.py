@@ -237,7 +237,7 @@ def _room(config: Config, data_dir: Path, seat: Seat) -> Room:
         return Room(Allowance(places), Allowance(memory_bytes))
     locks = FileLocks(data_dir)
     return Room(
-        SharedAllowance(places, Claim.PLACES, seat, locks),
+        SharedAllowance(places, Claim.RUNNING, seat, locks),
         SharedAllowance(memory_bytes, Claim.MEMORY, seat, locks),
     )
 

@@ -1,33 +1,45 @@
-"""What this process may use of the machine: its control group's part, where it is in one that has less."""
+"""What this process may use of the machine: its control group's part (version 2), where it is in one that has less."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-_GROUP = Path("/sys/fs/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
 
 
-def usable_memory(group: Path = _GROUP) -> int:
+def usable_memory(groups: Path = _GROUPS, own: Path = _OWN_GROUP) -> int:
     """Bytes of memory."""
-    total = psutil.virtual_memory().total
-    limit = _said(group / "memory.max")
-    return total if limit in {"", "max"} else min(int(limit), total)
+    bounds = (int(said) for said in _said("memory.max", groups, own) if said != "max")
+    return min([psutil.virtual_memory().total, *bounds])
 
 
-def usable_cores(group: Path = _GROUP) -> int:
+def usable_cores(groups: Path = _GROUPS, own: Path = _OWN_GROUP) -> int:
     """Cores that can be used at once, at least one; a part of one counts as a whole."""
-    cores = len(os.sched_getaffinity(0))
-    quota, _, period = _said(group / "cpu.max").partition(" ")
-    return cores if quota in {"", "max"} else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    quotas = (said.split() for said in _said("cpu.max", groups, own))
+    bounds = (math.ceil(int(quota) / int(period)) for quota, period in quotas if quota != "max")
+    return max(1, min([len(os.sched_getaffinity(0)), *bounds]))
 
 
-def _said(file: Path) -> str:
-    """What the kernel says there; nothing where it has no such control group."""
+def _said(file: str, groups: Path, own: Path) -> Iterator[str]:
+    """What the kernel says of the group of this process, and of those that it is in, as far as they can be seen."""
+    group = groups / _path_of(own).lstrip("/")
+    for each in (group, *group.parents):
+        if each.is_relative_to(groups):
+            try:
+                yield (each / file).read_text(encoding="ascii").strip()
+            except OSError:  # the outermost has no bounds, others none of this kind
+                continue
+
+
+def _path_of(own: Path) -> str:
     try:
-        return file.read_text(encoding="ascii").strip()
+        lines = own.read_text(encoding="ascii").splitlines()
     except OSError:
         return ""
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")

@@ -14,10 +14,23 @@ CORES = len(os.sched_getaffinity(0))
 MEMORY = psutil.virtual_memory().total
 
 
-def test_without_a_control_group_it_is_all_there_is(tmp_path: Path) -> None:
-    assert (usable_cores(tmp_path), usable_memory(tmp_path)) == (CORES, MEMORY)
+@pytest.fixture
+def groups(tmp_path: Path) -> Path:
+    """Control groups of which this process is in the inner one."""
+    (tmp_path / "groups" / "outer" / "inner").mkdir(parents=True)
+    (tmp_path / "own").write_text("1:name=other:/elsewhere\n0::/outer/inner\n")
+    return tmp_path / "groups"
 
 
+def test_without_control_groups_it_is_all_there_is(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    assert usable_cores(tmp_path, nothing) == CORES
+    assert usable_memory(tmp_path, nothing) == MEMORY
+    assert 1 <= usable_cores() <= CORES
+    assert 0 < usable_memory() <= MEMORY
+
+
+@pytest.mark.parametrize("group", ["outer/inner", "outer", "."])
 @pytest.mark.parametrize(
     ("said", "cores"),
     [
@@ -28,16 +41,23 @@ def test_without_a_control_group_it_is_all_there_is(tmp_path: Path) -> None:
         ("99900000 100000", CORES),
     ],
 )
-def test_a_quota_of_processor_time_is_so_many_cores(said: str, cores: int, tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text(f"{said}\n")
-    assert usable_cores(tmp_path) == cores
+def test_a_quota_of_processor_time_is_so_many_cores(group: str, said: str, cores: int, groups: Path) -> None:
+    (groups / group / "cpu.max").write_text(f"{said}\n")
+    assert usable_cores(groups, groups.parent / "own") == cores
 
 
+@pytest.mark.parametrize("group", ["outer/inner", "outer", "."])
 @pytest.mark.parametrize(
     ("said", "memory"), [("max", MEMORY), ("1048576", 1 << 20), (str(MEMORY + 1), MEMORY)]
 )
 def test_a_bound_on_memory_holds_where_it_is_less_than_there_is(
-    said: str, memory: int, tmp_path: Path
+    group: str, said: str, memory: int, groups: Path
 ) -> None:
-    (tmp_path / "memory.max").write_text(f"{said}\n")
-    assert usable_memory(tmp_path) == memory
+    (groups / group / "memory.max").write_text(f"{said}\n")
+    assert usable_memory(groups, groups.parent / "own") == memory
+
+
+def test_the_least_of_all_groups_counts(groups: Path) -> None:
+    for group, mib in (("outer/inner", 3), ("outer", 2), (".", 4)):
+        (groups / group / "memory.max").write_text(f"{mib << 20}\n")
+    assert usable_memory(groups, groups.parent / "own") == 2 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import operator
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from spear_wasm.model import ErrorCode, ExecutionMode, ExecutionStatus, Outcome, TypedValue, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from spear_wasm.execution.execution import Execution
     from spear_wasm.execution.listing import Wanted
@@ -241,25 +241,22 @@ class ExecutionRecords:
             self._drop_oldest(1)
 
     def _drop_oldest(self, count: int) -> None:
-        rows = [self._by_end.popleft() for _ in range(count)]
-        self._forget(rows)
-        self._let_go({row.task_id for row in rows})
+        self._forget([self._by_end.popleft() for _ in range(count)])
 
-    def _let_go(self, tasks: Iterable[str]) -> None:
-        """After something of these tasks was forgotten."""
-        for task_id in tasks:
-            order = self._of_task[task_id]
-            order.let_go()
-            if not order:
-                del self._of_task[task_id]
-        for order in (self._all, *self._uncompleted.values()):
-            order.let_go()
-
-    def _forget(self, rows: Iterable[_Row]) -> None:
+    def _forget(self, rows: list[_Row]) -> None:
         for row in rows:
             del self._by_id[row.execution_id]
             self._bytes -= len(row.packed)
             row.packed = b""
+        self._all.let_go(len(rows))
+        for task_id, count in Counter(map(_task_of, rows)).items():
+            order = self._of_task[task_id]
+            order.let_go(count)
+            if not order:
+                del self._of_task[task_id]
+        uncompleted = Counter(row.status for row in rows if row.status is not ExecutionStatus.COMPLETED)
+        for status, count in uncompleted.items():
+            self._uncompleted[status].let_go(count)
 
     def forget_task(self, task_id: str) -> int:
         """Forget a task's records; returns how many there were."""
@@ -270,7 +267,6 @@ class ExecutionRecords:
         doomed = list(order.backwards())
         self._forget(doomed)
         self._by_end = deque(row for row in self._by_end if row.packed)
-        self._let_go([task_id])
         return len(doomed)
 
 
@@ -323,34 +319,39 @@ def _is_small(execution: Execution) -> bool:
 class _Order:
     """Rows in the order of their sequence numbers.
 
-    Those that are forgotten stay as long as one before them is remembered. All of them ended before that one did, so
-    they are no more than there may be records.
+    Those that are forgotten go at once where none is remembered before them, as is usual, and else when they have
+    become more than the others.
     """
 
-    __slots__ = ("_first", "_rows")
+    __slots__ = ("_first", "_remembered", "_rows")
 
     def __init__(self) -> None:
         self._rows: list[_Row] = []
-        self._first = 0  # what is before it was let go
+        self._first = 0  # what is before it has gone
+        self._remembered = 0
 
     def __len__(self) -> int:
-        return len(self._rows) - self._first
+        return self._remembered
 
     def add(self, rows: list[_Row]) -> None:
         """Add some that are in order; most come after all others."""
         known = self._rows
-        if not known or rows[0].sequence > known[-1].sequence:
-            known.extend(rows)
-            return
-        for row in rows:
+        self._remembered += len(rows)
+        late = bisect.bisect(rows, known[-1].sequence, key=_sequence_of) if known else 0
+        for row in rows[:late]:
             bisect.insort(known, row, self._first, key=_sequence_of)
+        known.extend(rows[late:])
 
-    def let_go(self) -> None:
-        """Let go what is forgotten and comes first; after whatever is forgotten."""
+    def let_go(self, count: int) -> None:
+        """So many have been forgotten."""
+        self._remembered -= count
         rows, first = self._rows, self._first
         while first < len(rows) and not rows[first].packed:
             first += 1
-        if first >= MOST_FILED_TOGETHER and 2 * first >= len(rows):
+        if len(rows) - first > 2 * self._remembered + MOST_FILED_TOGETHER:
+            self._rows = [row for row in rows[first:] if row.packed]
+            first = 0
+        elif first > MOST_FILED_TOGETHER and 2 * first > len(rows):
             del rows[:first]
             first = 0
         self._first = first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from spear_wasm.board import Wait
 from spear_wasm.locks.keys import Key
 from spear_wasm.scheduling import Allowance
 
@@ -12,28 +13,27 @@ if TYPE_CHECKING:
     from spear_wasm.board import Claim, Seat
     from spear_wasm.locks.file_locks import FileLocks
 
-KEPT_OF_A_PART: Final = 8
-"""So much of an equal part stays claimed at most while it is not used: a lock costs some microseconds."""
-TRIES: Final = 3
+KEPT: Final = 1 / 8
+"""So much of an equal part stays claimed at most while it is not used: to claim takes a lock, some microseconds."""
+TRIES: Final = 20
 
 
 class SharedAllowance(Allowance):
     """What one worker has claimed. Not locked: the manager's lock guards it.
 
     Claims are raised under a lock between processes, so that all of them together never exceed the whole, and lowered
-    without. Somebody who is idle keeps little, so that one who is not can have nearly all; but who has more than an
-    equal part takes no more while others wait, and lets go of what ends. A claim goes with its worker.
+    without. Who is idle keeps little, so that who is not can have nearly all. While others wait for room nothing is
+    kept, and whoever has an equal part or more leaves them what they lack of theirs. A claim goes with its worker.
     """
 
-    __slots__ = ("_claim", "_kept", "_locks", "_part", "_seat", "granted")
+    __slots__ = ("_claim", "_kept", "_locks", "_seat", "granted")
 
     def __init__(self, whole: int, claim: Claim, seat: Seat, locks: FileLocks) -> None:
         super().__init__(whole)
         self._claim = claim
         self._seat = seat
         self._locks = locks
-        self._part = seat.share_of(whole)
-        self._kept = self._part // KEPT_OF_A_PART
+        self._kept = int(seat.share_of(whole) * KEPT)
         self._set(0)
 
     def covers(self, used: int) -> bool:
@@ -42,40 +42,51 @@ class SharedAllowance(Allowance):
 
     def settle(self, used: int) -> None:
         """Only so much is used any more."""
-        if self.granted > self._part and self._seat.others_wait:
-            self._set(max(used, self._part))
-        elif self.granted - used > self._kept:
-            self._set(self._with_some_ahead(used))
+        spare = self.granted - used
+        if spare > self._kept or (spare and self._seat.others_wait(Wait.ROOM)):
+            self._set(used + self._ahead())
 
     def free(self, used: int) -> int:
         """What no worker has claimed, and what this one does not use of its own."""
-        return self._claimable - used
+        return self._left_by_others() - used
 
-    @property
-    def _claimable(self) -> int:
-        return self.whole - self._seat.claimed_by_others(self._claim)
+    def _left_by_others(self) -> int:
+        return self.whole - sum(self._seat.claims_of_others(self._claim))
+
+    def _lacking(self, part: int) -> int:
+        """What others who wait lack of their parts."""
+        return sum(max(0, part - each) for each in self._seat.claims_of_others(self._claim, Wait.ROOM))
+
+    def _ahead(self) -> int:
+        return 0 if self._seat.others_wait(Wait.ROOM) else self._kept // 2
 
     def _raise_to(self, used: int) -> bool:
-        if used > self._claimable or (self.granted >= self._part and self._seat.others_wait):
-            return False
-        for _ in range(TRIES):
-            turn = self._locks.try_to_hold(Key.CLAIMING)
-            if turn is not None:
-                break
-            os.sched_yield()
-        else:  # nobody holds it for long; but one that is stopped while it does must not stop the others
+        part = self.whole // self._seat.board.workers
+        if used > self._left_by_others() - (self._lacking(part) if used > part else 0):
             return False
         try:
-            claimable = self._claimable
-            if used > claimable:
+            turn = self._try_to_lock()
+        except OSError:  # no descriptor is left, say: it waits like for anything that is used up
+            return False
+        if turn is None:
+            return False
+        try:
+            left = self._left_by_others()
+            if used > left:
                 return False
-            self._set(min(claimable, self._with_some_ahead(used)))
+            self._set(min(left, used + self._ahead()))
             return True
         finally:
             os.close(turn)
 
-    def _with_some_ahead(self, used: int) -> int:
-        return max(used, min(used + self._kept // 2, self._part))
+    def _try_to_lock(self) -> int | None:
+        """Nobody holds it for long. But one that is stopped while it does must not stop the others."""
+        for _ in range(TRIES):
+            turn = self._locks.try_to_hold(Key.CLAIMING)
+            if turn is not None:
+                return turn
+            os.sched_yield()
+        return None
 
     def _set(self, granted: int) -> None:
         self.granted = granted

@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from spear_wasm.board import Wait
 from spear_wasm.locks.keys import executing
 from spear_wasm.locks.turns import LOOK_AGAIN_SECONDS, Turns
 
@@ -28,7 +29,12 @@ class SharedTurns:
 
     def try_to_take(self) -> bool:
         """Take a turn for one execution; where there is none, to be asked again after LOOK_AGAIN_SECONDS."""
-        turn = self._turns.try_to_take() if time.monotonic() >= self._rests_until else None
+        if time.monotonic() < self._rests_until:
+            return False
+        try:
+            turn = self._turns.try_to_take()
+        except OSError:  # no descriptor is left, say: it waits like for a turn that somebody has
+            return False
         if turn is None:
             return False
         self._held.append(turn)
@@ -37,5 +43,5 @@ class SharedTurns:
     def give_back(self) -> None:
         """End a turn."""
         os.close(self._held.pop())
-        if self._seat.others_wait:
+        if self._seat.others_wait(Wait.TURN):
             self._rests_until = time.monotonic() + REST_SECONDS

@@ -39,6 +39,7 @@ class Room:
             self.memory_taken + memory_bytes
         )
         if not fits:
+            self._places.settle(self.places_taken)
             return Verdict.SERVER_IS_FULL
         self._add(holding, 1, memory_bytes, priority)
         return Verdict.START

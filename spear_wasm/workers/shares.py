@@ -1,9 +1,10 @@
-"""How many workers there are, and what each gets of the bounds that are the server's: never more than those together.
+"""How many workers there are, and what each gets of the bounds that are the server's.
 
-Places to run in and the memory that sandboxes may grow to are shared: each worker claims of them what it needs
-(`execution.shared_allowance`). Of other things how many may be at once is divided, so that nobody has to ask anybody.
-What is on disk (artifacts, tasks, their bytes) is one, and counted together. What is bounded for one call, task,
-connection or sandbox is as it is; so are an engine's sandboxes, which those that run and those that are ready bound.
+How many executions run at once and the memory that sandboxes may grow to are shared: each worker claims of them what
+it needs (`execution.shared_allowance`). Of other things how many may be at once is divided, so that nobody has to ask
+anybody. What is on disk (artifacts, tasks, their bytes) is one, and counted together. What is bounded for one call,
+task, connection or sandbox is as it is; so are an engine's sandboxes, which those that run and those that are ready
+bound.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from spear_wasm.board import part_of
 from spear_wasm.config import MOST_WORKERS, Config, Section
 from spear_wasm.errors import ConfigurationError
-from spear_wasm.machine import usable_cores, usable_memory
+from spear_wasm.machine import usable_cores
 
 DIVIDED: Final = {
     "artifacts": ("max_uploads",),
@@ -33,16 +34,19 @@ ONE_FOR_EACH: Final = (
     *((table, key) for table, keys in DIVIDED.items() for key in keys if key not in ONE_AT_LEAST),
 )
 """Tables and keys of what there must be as much of as there are workers, if there is to be any."""
-WORKER_MEMORY: Final = 256 << 20
-"""Bytes of the machine's memory for each worker that nobody asked for: one that does nothing has a quarter of it."""
 
 
 def worker_count(config: Config) -> int:
-    """How many processes are to serve: as many as are configured, or the machine and the bounds are enough for."""
+    """How many processes are to serve: as many as are configured, or as there are cores.
+
+    There are fewer where a worker's part of the memory would not hold a sandbox as large as any may be, or where there
+    would not be one for each of what is divided.
+    """
     if config.server.workers:
         return config.server.workers
     bounds = (bound for _, bound in _bounds(config))
-    return max(1, min(usable_cores(), usable_memory() // WORKER_MEMORY, MOST_WORKERS, *bounds))
+    largest_sandboxes = config.execution.total_memory() // max(1, config.ceiling.max_memory)
+    return max(1, min(usable_cores(), largest_sandboxes, MOST_WORKERS, *bounds))
 
 
 def share_of(config: Config, place: int, places: int) -> Config:

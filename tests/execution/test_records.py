@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import cast
 
@@ -147,6 +148,19 @@ def test_tasks_that_come_and_go_leave_nothing_behind() -> None:
         records.remember(execution(number))
     assert len(records._all._rows) <= MOST_FILED_TOGETHER + 2 * 10
     assert numbers(records.page(Wanted(), 99)) == list(range(9990, 10_000))
+
+
+def test_long_executions_that_end_now_and_then_do_not_hold_on_to_what_ended_before_them() -> None:
+    most, rounds = 100, 200
+    records = ExecutionRecords(most, MUCH)
+    quick = itertools.count(rounds)
+    for long in range(rounds):
+        for _ in range(most - 1):
+            records.remember(execution(next(quick)))
+        records.remember(execution(long))
+    for order in (records._all, *records._of_task.values()):
+        assert len(order._rows) <= 3 * (most + MOST_FILED_TOGETHER)
+    assert len(records.page(Wanted(after=-1), 2 * most)) == most
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "forget a", "forget b"]), max_size=100), st.integers(1, 10))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spear_wasm.board import Board, Claim
-from spear_wasm.execution.shared_allowance import KEPT_OF_A_PART, SharedAllowance
+from spear_wasm.board import Board, Claim, Wait
+from spear_wasm.execution.shared_allowance import KEPT, SharedAllowance
 from spear_wasm.locks.file_locks import FileLocks
 from spear_wasm.locks.keys import Key
 
@@ -23,9 +26,8 @@ class Worker:
 
     def __init__(self, board: Board, place: int, whole: int, locks: FileLocks) -> None:
         self.seat = board.seat(place + 1)
-        self.seat.place = place
-        self.part = self.seat.share_of(whole)
-        self.allowance = SharedAllowance(whole, Claim.PLACES, self.seat, locks)
+        self.seat.worker, self.seat.place = place + 1, place
+        self.allowance = SharedAllowance(whole, Claim.RUNNING, self.seat, locks)
         self.used = 0
 
     def take(self, amount: int = 1) -> bool:
@@ -43,9 +45,12 @@ class Worker:
         self.used -= amount
         self.allowance.settle(self.used)
 
+    def wait(self) -> None:
+        self.seat.wait(Wait.ROOM, whether=True)
 
-def workers_of(directory: Path, count: int, whole: int) -> list[Worker]:
-    board, locks = Board(count + 1, places=count), FileLocks(directory)
+
+def workers_of(directory: Path, count: int, whole: int, locks: FileLocks | None = None) -> list[Worker]:
+    board, locks = Board(count + 1, places=count), locks or FileLocks(directory)
     return [Worker(board, place, whole, locks) for place in range(count)]
 
 
@@ -62,7 +67,9 @@ def test_one_that_is_busy_has_all_but_what_the_idle_keep_at_hand(
     for worker in idle:
         worker.fill()
         worker.give_back(worker.used)
-    assert busy.fill() >= count + more - sum(worker.part // KEPT_OF_A_PART for worker in idle)
+    assert busy.fill() >= count + more - sum(
+        int(worker.seat.share_of(count + more) * KEPT) for worker in idle
+    )
 
 
 @given(st.integers(2, MOST_WORKERS), st.integers(0, 200))
@@ -70,14 +77,77 @@ def test_who_waits_has_its_part_once_as_much_has_ended_elsewhere(
     directory: Path, count: int, more: int
 ) -> None:
     greedy, *others = workers_of(directory, count, count + more)
+    part = (count + more) // count
     greedy.fill()
     for worker in others:
-        worker.seat.wait(whether=True)
-    while greedy.used > greedy.part:
+        worker.wait()
+    for _ in range((count - 1) * part):
         greedy.give_back(1)
         assert not greedy.take()
+    assert greedy.used >= part
     for worker in others:
-        assert worker.fill() >= worker.part
+        assert worker.fill() >= part
+
+
+def test_what_the_idle_do_not_use_is_there_for_the_busy_though_they_wait(tmp_path: Path) -> None:
+    one, another, _, _ = workers_of(tmp_path, 4, 400)
+    while one.take() + another.take():
+        one.wait()
+        another.wait()
+    assert one.used + another.used == 400
+    assert one.used == another.used
+
+
+def test_who_waits_for_a_turn_at_a_task_keeps_nobody_from_room(tmp_path: Path) -> None:
+    busy, other = workers_of(tmp_path, 2, 100)
+    other.seat.wait(Wait.TURN, whether=True)
+    assert busy.fill() == 100
+
+
+def test_one_more_worker_has_its_part_while_it_follows_another(tmp_path: Path) -> None:
+    board, locks = Board(4, places=2), FileLocks(tmp_path)
+    retiring, other = (Worker(board, place, 90, locks) for place in range(2))
+    for worker in (retiring, other):
+        for _ in range(45):
+            assert worker.take()
+    follower = Worker(board, 2, 90, locks)
+    follower.wait()
+    for worker in (retiring, other):
+        for _ in range(15):
+            worker.give_back(1)
+        assert not worker.take()
+    assert follower.fill() == 30
+
+
+def test_two_that_claim_at_one_moment_do_not_both_have_the_last(tmp_path: Path) -> None:
+    meanwhile: list[Callable[[], bool]] = []
+    locks = FileLocks(tmp_path)
+
+    class Interrupted(FileLocks):
+        def try_to_hold(self, key: int) -> int | None:
+            turn = super().try_to_hold(key)
+            if turn is not None and meanwhile:
+                assert not meanwhile.pop()()
+            return turn
+
+    board = Board(3, places=2)
+    first, second = Worker(board, 0, 2, Interrupted(tmp_path)), Worker(board, 1, 2, locks)
+    assert first.take()
+    meanwhile.append(second.take)
+    assert first.take()
+    assert not meanwhile
+
+
+def test_who_has_no_descriptor_left_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (worker,) = workers_of(tmp_path, 1, 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(FileLocks, "try_to_hold", no_descriptors)
+        assert not worker.take()
+    assert worker.take()
+
+
+def no_descriptors(_locks: FileLocks, _key: int) -> int | None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_what_a_worker_has_that_dies_is_there_for_the_others(tmp_path: Path) -> None:
@@ -121,7 +191,7 @@ class Sharing(RuleBasedStateMachine):
 
     @rule(data=st.data(), whether=st.booleans())
     def wait(self, data: st.DataObject, whether: bool) -> None:
-        data.draw(st.sampled_from(self.workers)).seat.wait(whether=whether)
+        data.draw(st.sampled_from(self.workers)).seat.wait(Wait.ROOM, whether=whether)
 
     @invariant()
     def nobody_uses_more_than_is_its_own(self) -> None:
@@ -134,10 +204,7 @@ class Sharing(RuleBasedStateMachine):
         granted = sum(worker.allowance.granted for worker in workers)
         assert granted <= getattr(self, "whole", 0)
         for worker in workers:
-            assert worker.seat.claimed_by_others(Claim.PLACES) == granted - worker.allowance.granted
-            assert worker.allowance.free(worker.used) == self.whole - granted + (
-                worker.allowance.granted - worker.used
-            )
+            assert sum(worker.seat.claims_of_others(Claim.RUNNING)) == granted - worker.allowance.granted
 
 
 TestSharing = Sharing.TestCase

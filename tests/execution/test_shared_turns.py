@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spear_wasm.board import Board
+from spear_wasm.board import Board, Wait
 from spear_wasm.execution.shared_turns import SharedTurns
 from spear_wasm.host import open_host, prepare
 from spear_wasm.limits import ResourceLimits
@@ -27,7 +27,8 @@ def test_who_is_cancelled_while_it_waits_for_a_turn_keeps_nobody_from_theirs(tmp
         theirs = SharedTurns(FileLocks(tmp_path), other, task.id, 1)
         assert theirs.try_to_take()
         waiting = guests.spinning(task)
-        assert other.others_wait
+        assert other.others_wait(Wait.TURN)
+        assert not other.others_wait(Wait.ROOM)
         guests.cancel(waiting)
-        until(lambda: not other.others_wait)
+        until(lambda: not other.others_wait(Wait.TURN))
         theirs.give_back()

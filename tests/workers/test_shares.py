@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spear_wasm import config as configuration
 from spear_wasm.board import part_of
 from spear_wasm.config import Config, Section
 from spear_wasm.config_sources import parse_config
@@ -69,11 +70,13 @@ def test_places_to_run_in_are_not_divided_but_there_must_be_one_for_each() -> No
     ("config", "cores", "gib", "count"),
     [
         ({}, 4, 8, 4),
-        ({}, 64, 256, 16),  # artifacts.max_uploads
+        ({"artifacts": {"max_uploads": 5}}, 64, 256, 5),
         ({"artifacts": {"max_uploads": 1000}, "batches": {"max_batches": 1000}}, 300, 1024, 256),
         ({"execution": {"max_running": 3}}, 4, 8, 3),
         ({"execution": {"max_records": 0, "threads": 1}}, 4, 8, 4),
-        ({}, 4, 0.5, 2),
+        ({}, 4, 2, 3),  # of 1.5 GiB each 512 MiB
+        ({"ceiling": {"max_memory": "64MiB"}}, 4, 2, 4),
+        ({"execution": {"max_total_memory": "1GiB"}}, 4, 64, 2),
         ({}, 4, 0.1, 1),
         ({"server": {"workers": 7}, "execution": {"max_running": 3}}, 4, 8, 7),
     ],
@@ -82,5 +85,5 @@ def test_there_is_one_for_each_core_as_far_as_memory_and_bounds_go(
     config: dict[str, object], cores: int, gib: float, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "usable_cores", lambda: cores)
-    monkeypatch.setattr(shares, "usable_memory", lambda: int(gib * (1 << 30)))
+    monkeypatch.setattr(configuration, "usable_memory", lambda: int(gib * (1 << 30)))
     assert worker_count(parse_config(config)) == count
