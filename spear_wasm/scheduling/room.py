@@ -61,6 +61,8 @@ class Room:
             each.memory_bytes += memory_bytes
 
     def _is_at_share(self, holding: Holding, priority: int) -> bool:
+        if not holding.places:
+            return False
         places_free = self._places.free(self.places_taken)
         memory_free = self._memory_bytes.free(self.memory_taken)
         # Most of the time this is all that has to be asked, whoever has the rest.
