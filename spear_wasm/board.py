@@ -37,6 +37,16 @@ class Account(IntEnum):
     """Machine code that is about to be published."""
 
 
+class Wait(IntEnum):
+    """What a worker may wait for that others give back."""
+
+    TURN = 0
+    """At executions of a task, of which fewer may run than there are workers."""
+    RUNNING = 1
+    MEMORY = 2
+    """These two of its part of what is claimed."""
+
+
 class Claim(IntEnum):
     """What all workers share, and each claims before it uses it."""
 
@@ -45,14 +55,10 @@ class Claim(IntEnum):
     MEMORY = 1
     """Bytes that sandboxes may grow to."""
 
-
-class Wait(IntEnum):
-    """What a worker may wait for that others give back."""
-
-    TURN = 0
-    """At executions of a task, of which fewer may run than there are workers."""
-    ROOM = 1
-    """Some of what is claimed."""
+    @property
+    def wait(self) -> Wait:
+        """What one waits for who lacks some of it."""
+        return Wait.RUNNING if self is Claim.RUNNING else Wait.MEMORY
 
 
 _WORKERS: Final = 0
@@ -155,9 +161,14 @@ class Seat:
 
     # What others give back
 
-    def wait(self, what: Wait, *, whether: bool) -> None:
-        """Let the others know whether this worker waits for something that not all of them can have at once."""
-        self._waits[what][self.number] = whether
+    def wait(self, what: Wait) -> None:
+        """Let the others know that this worker waits for something that not all of them can have at once."""
+        self._waits[what][self.number] = True
+
+    def stop_waiting(self) -> None:
+        """Let the others know that it waits for nothing."""
+        for column in self._waits:
+            column[self.number] = False
 
     def others_wait(self, what: Wait) -> bool:
         """Whether any other one does."""
@@ -170,11 +181,11 @@ class Seat:
         """So much is this worker's, until it says otherwise or is gone."""
         self._claims[claim][self.number] = amount
 
-    def claims_of_others(self, claim: Claim, of_those_who_wait: Wait | None = None) -> Iterator[int]:
-        """What each other one has claimed: all of them, or those that wait for something."""
-        waits = None if of_those_who_wait is None else self._waits[of_those_who_wait]
+    def claims_of_others(self, claim: Claim, *, waiting: bool = False) -> Iterator[int]:
+        """What each other one has claimed; with `waiting`, each that waits for more."""
+        waits = self._waits[claim.wait]
         for number, amount in enumerate(self._claims[claim]):
-            if number != self.number and (waits is None or waits[number]):
+            if number != self.number and (waits[number] or not waiting):
                 yield amount
 
     # What is new
@@ -211,8 +222,7 @@ class Seat:
             column[dead.number] = 0
         for column in self._claims:
             column[dead.number] = 0
-        for wait in Wait:
-            dead.wait(wait, whether=False)
+        dead.stop_waiting()
         dead.answers = False
         dead.worker = 0
 

@@ -39,7 +39,7 @@ def _said(file: str, groups: Path, own: Path) -> Iterator[str]:
 
 def _path_of(own: Path) -> str:
     try:
-        lines = own.read_text(encoding="ascii").splitlines()
+        lines = os.fsdecode(own.read_bytes()).splitlines()
     except OSError:
         return ""
     return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spear_wasm.board import Wait
 from spear_wasm.errors import ServerBusy
 from spear_wasm.scheduling import InstanceScheduler, Verdict, is_at_share
 from spear_wasm.values import shown
@@ -26,15 +25,14 @@ class Admission:
 
     They wait in the line, or beside it: held until they are released, or in the pause between two attempts. Wherever
     they do, they count against `max_pending`, and against their task's share of that. `look_again` is called where one
-    may wait for what another worker has, with what that is, if it is to give it back; `average_run_seconds` tells how
-    long executions have taken so far.
+    waits for what another worker may have; `average_run_seconds` tells how long executions have taken so far.
     """
 
     def __init__(
         self,
         config: TaskExecutionManagerConfig,
         room: Room,
-        look_again: Callable[[Wait | None], None],
+        look_again: Callable[[], None],
         average_run_seconds: Callable[[], float],
     ) -> None:
         self._look_again = look_again
@@ -117,14 +115,9 @@ class Admission:
         verdict = self._room.try_take(task.holding, execution.memory_reserved, execution.priority)
         if verdict is Verdict.START and task.turns is not None and not task.turns.try_to_take():
             self._room.give_back(task.holding, execution.memory_reserved, execution.priority)
-            self._look_again(Wait.TURN)
-            return Verdict.TASK_IS_FULL
-        if verdict is Verdict.SERVER_IS_FULL:
-            self._look_again(Wait.ROOM)
-        elif (
-            verdict is Verdict.TASK_IS_FULL
-        ):  # its share grows with what others do not use, which nobody owes it
-            self._look_again(None)
+            verdict = Verdict.TASK_IS_FULL
+        if verdict is not Verdict.START:
+            self._look_again()
         return verdict
 
     def give_back_room(self, execution: Execution) -> None:

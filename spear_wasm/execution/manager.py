@@ -23,7 +23,6 @@ from spear_wasm.model import ErrorCode, ExecutionStatus, Outcome, Usage
 from spear_wasm.values import shown
 
 if TYPE_CHECKING:
-    from spear_wasm.board import Wait
     from spear_wasm.config import TaskExecutionManagerConfig
     from spear_wasm.execution.execution_registry import ExecutionRegistry
     from spear_wasm.execution.executor import Executor
@@ -66,7 +65,6 @@ class TaskExecutionManager:
         # guards: all below, executions until they are done, and what tasks hold
         self._admission = Admission(config, room, self._look_again, executions.average_run_seconds)
         self._looks_again = False
-        self._waits_for: set[Wait] = set()
         self._draining = False
         self._all_ended = threading.Condition(self._lock)
         self._attempts = Attempts(
@@ -218,26 +216,17 @@ class TaskExecutionManager:
             self._cancel_timer(execution)
             self._attempts.make(execution, on_the_spot=False)
 
-    def _look_again(self, waits_for: Wait | None) -> None:
+    def _look_again(self) -> None:
         """Nobody tells us of what other workers give back. The lock is held."""
-        seat = self._executions.seat
-        if not seat.board.is_shared:
-            return
-        if waits_for is not None:
-            self._waits_for.add(waits_for)
-            seat.wait(waits_for, whether=True)
-        if not self._looks_again:
+        if self._executions.seat.board.is_shared and not self._looks_again:
             self._looks_again = True
             self._executor.at(time.monotonic() + LOOK_AGAIN_SECONDS, self._look)
 
     def _look(self) -> None:
         with self._lock:
             self._looks_again = False
-            waited_for, self._waits_for = self._waits_for, set()
+            self._executions.seat.stop_waiting()  # who still does says so again
         self._begin_waiting()
-        with self._lock:
-            for each in waited_for - self._waits_for:
-                self._executions.seat.wait(each, whether=False)
 
     def _release(self, execution: Execution) -> None:
         """Give up the room of an execution that began, and let others have it."""

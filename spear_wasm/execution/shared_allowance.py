@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from spear_wasm.board import Wait
+from spear_wasm.locks.file_locks import no_descriptor_left
 from spear_wasm.locks.keys import Key
 from spear_wasm.scheduling import Allowance
 
@@ -22,67 +22,85 @@ class SharedAllowance(Allowance):
     """What one worker has claimed. Not locked: the manager's lock guards it.
 
     Claims are raised under a lock between processes, so that all of them together never exceed the whole, and lowered
-    without. Who is idle keeps little, so that who is not can have nearly all. While others wait for room nothing is
-    kept, and whoever has an equal part or more leaves them what they lack of theirs. A claim goes with its worker.
+    without. Each worker has a right to an equal part, and says so where it waits for some of that; what is beyond its
+    part it gets of what nobody else uses or waits for. Ahead it claims within its part only, and only while nobody
+    waits. So who is idle keeps little, and who is not can have nearly all. A claim goes with its worker.
     """
 
-    __slots__ = ("_claim", "_kept", "_locks", "_seat", "granted")
+    __slots__ = ("_claim", "_kept", "_locks", "_seat", "_share", "_wait", "granted")
 
     def __init__(self, whole: int, claim: Claim, seat: Seat, locks: FileLocks) -> None:
         super().__init__(whole)
         self._claim = claim
+        self._wait = claim.wait
         self._seat = seat
         self._locks = locks
-        self._kept = int(seat.share_of(whole) * KEPT)
+        self._share = seat.share_of(whole)
+        self._kept = int(self._share * KEPT)
         self._set(0)
 
     def covers(self, used: int) -> bool:
-        """Whether so much may be used: it is claimed, or can be."""
-        return used <= self.granted or self._raise_to(used)
+        """Whether so much may be used: it is claimed, or can be. Where it is within this worker's part, it waits."""
+        if used <= self.granted or self._raise_to(used):
+            return True
+        if used <= self._part():
+            self._seat.wait(self._wait)
+        return False
 
     def settle(self, used: int) -> None:
         """Only so much is used any more."""
         spare = self.granted - used
-        if spare > self._kept or (spare and self._seat.others_wait(Wait.ROOM)):
-            self._set(used + self._ahead())
+        if spare and (spare > self._kept or self.granted > self._share or self._others_wait()):
+            self._set(self._with_some_ahead(used))
 
     def free(self, used: int) -> int:
         """What no worker has claimed, and what this one does not use of its own."""
         return self._left_by_others() - used
 
+    def _part(self) -> int:
+        return max(1, self.whole // self._seat.board.workers)
+
+    def _others_wait(self) -> bool:
+        return self._seat.others_wait(self._wait)
+
     def _left_by_others(self) -> int:
         return self.whole - sum(self._seat.claims_of_others(self._claim))
 
-    def _lacking(self, part: int) -> int:
-        """What others who wait lack of their parts."""
-        return sum(max(0, part - each) for each in self._seat.claims_of_others(self._claim, Wait.ROOM))
+    def _may_have(self, used: int) -> bool:
+        part, left = self._part(), self._left_by_others()
+        if used > part and self._others_wait():
+            left -= sum(
+                max(0, part - each) for each in self._seat.claims_of_others(self._claim, waiting=True)
+            )
+        return used <= left
 
-    def _ahead(self) -> int:
-        return 0 if self._seat.others_wait(Wait.ROOM) else self._kept // 2
+    def _with_some_ahead(self, used: int) -> int:
+        ahead = 0 if self._others_wait() else self._kept // 2
+        return max(used, min(used + ahead, self._part(), self._left_by_others()))
 
     def _raise_to(self, used: int) -> bool:
-        part = self.whole // self._seat.board.workers
-        if used > self._left_by_others() - (self._lacking(part) if used > part else 0):
+        if not self._may_have(used):
             return False
-        try:
-            turn = self._try_to_lock()
-        except OSError:  # no descriptor is left, say: it waits like for anything that is used up
-            return False
+        turn = self._lock()
         if turn is None:
             return False
         try:
-            left = self._left_by_others()
-            if used > left:
+            if not self._may_have(used):
                 return False
-            self._set(min(left, used + self._ahead()))
+            self._set(self._with_some_ahead(used))
             return True
         finally:
             os.close(turn)
 
-    def _try_to_lock(self) -> int | None:
+    def _lock(self) -> int | None:
         """Nobody holds it for long. But one that is stopped while it does must not stop the others."""
         for _ in range(TRIES):
-            turn = self._locks.try_to_hold(Key.CLAIMING)
+            try:
+                turn = self._locks.try_to_hold(Key.CLAIMING)
+            except OSError as error:
+                if no_descriptor_left(error):
+                    return None
+                raise
             if turn is not None:
                 return turn
             os.sched_yield()

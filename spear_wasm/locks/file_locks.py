@@ -50,6 +50,11 @@ class FileLocks:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
+def no_descriptor_left(error: OSError) -> bool:
+    """Whether a lock could not be tried since this process, or the machine, has no descriptor left."""
+    return error.errno in {errno.EMFILE, errno.ENFILE}
+
+
 def _of_one_byte(key: int) -> bytes:
     """A lock on a byte, which need not be there."""
     return struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, key, 1, 0)

@@ -310,7 +310,8 @@ class Batch:
         self._want_turn()
 
     def _follow(self, number: int, execution: Execution) -> None:
-        execution.on_begin = self._want_turn
+        if not execution.done:  # else it would hold on to us
+            execution.on_begin = self._want_turn
         self._in_line = execution  # it may have begun: who looks finds that, or is told by `on_begin`
         self._under_way.add(execution, number)
 

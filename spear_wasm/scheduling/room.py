@@ -39,7 +39,7 @@ class Room:
             self.memory_taken + memory_bytes
         )
         if not fits:
-            self._places.settle(self.places_taken)
+            self._settle()
             return Verdict.SERVER_IS_FULL
         self._add(holding, 1, memory_bytes, priority)
         return Verdict.START
@@ -47,6 +47,9 @@ class Room:
     def give_back(self, holding: Holding, memory_bytes: int, priority: int) -> None:
         """Return what `try_take` gave."""
         self._add(holding, -1, -memory_bytes, priority)
+        self._settle()
+
+    def _settle(self) -> None:
         self._places.settle(self.places_taken)
         self._memory_bytes.settle(self.memory_taken)
 

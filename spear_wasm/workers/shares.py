@@ -17,7 +17,7 @@ import msgspec
 from spear_wasm.board import part_of
 from spear_wasm.config import MOST_WORKERS, Config, Section
 from spear_wasm.errors import ConfigurationError
-from spear_wasm.machine import usable_cores
+from spear_wasm.machine import usable_cores, usable_memory
 
 DIVIDED: Final = {
     "artifacts": ("max_uploads",),
@@ -35,18 +35,22 @@ ONE_FOR_EACH: Final = (
 )
 """Tables and keys of what there must be as much of as there are workers, if there is to be any."""
 
+WORKER_MEMORY: Final = 256 << 20
+"""Bytes of the machine's memory for each worker that nobody asked for: one that does nothing has a quarter of it."""
+
 
 def worker_count(config: Config) -> int:
     """How many processes are to serve: as many as are configured, or as there are cores.
 
-    There are fewer where a worker's part of the memory would not hold a sandbox as large as any may be, or where there
-    would not be one for each of what is divided.
+    There are fewer where there is little memory, where a worker's part of that of sandboxes would not hold one as large
+    as any may be, or where there would not be one for each of what is divided.
     """
     if config.server.workers:
         return config.server.workers
     bounds = (bound for _, bound in _bounds(config))
-    largest_sandboxes = config.execution.total_memory() // max(1, config.ceiling.max_memory)
-    return max(1, min(usable_cores(), largest_sandboxes, MOST_WORKERS, *bounds))
+    of_memory = usable_memory() // WORKER_MEMORY
+    of_sandboxes = config.execution.total_memory() // max(1, config.ceiling.max_memory)
+    return max(1, min(usable_cores(), of_memory, of_sandboxes, MOST_WORKERS, *bounds))
 
 
 def share_of(config: Config, place: int, places: int) -> Config:

@@ -45,8 +45,9 @@ class Worker:
         self.used -= amount
         self.allowance.settle(self.used)
 
-    def wait(self) -> None:
-        self.seat.wait(Wait.ROOM, whether=True)
+    def waits(self) -> bool:
+        """As any other sees it."""
+        return self.seat.board.seat(0).others_wait(Wait.RUNNING)
 
 
 def workers_of(directory: Path, count: int, whole: int, locks: FileLocks | None = None) -> list[Worker]:
@@ -80,7 +81,7 @@ def test_who_waits_has_its_part_once_as_much_has_ended_elsewhere(
     part = (count + more) // count
     greedy.fill()
     for worker in others:
-        worker.wait()
+        worker.fill()
     for _ in range((count - 1) * part):
         greedy.give_back(1)
         assert not greedy.take()
@@ -89,39 +90,83 @@ def test_who_waits_has_its_part_once_as_much_has_ended_elsewhere(
         assert worker.fill() >= part
 
 
+@given(st.integers(2, MOST_WORKERS), st.integers(1, 200))
+def test_who_uses_its_part_leaves_all_of_the_others(directory: Path, count: int, part: int) -> None:
+    content, other, *_ = workers_of(directory, count, count * part)
+    for _ in range(part):
+        assert content.take()
+    assert other.take(part)
+
+
 def test_what_the_idle_do_not_use_is_there_for_the_busy_though_they_wait(tmp_path: Path) -> None:
     one, another, _, _ = workers_of(tmp_path, 4, 400)
     while one.take() + another.take():
-        one.wait()
-        another.wait()
+        pass
     assert one.used + another.used == 400
     assert one.used == another.used
 
 
-def test_who_waits_for_a_turn_at_a_task_keeps_nobody_from_room(tmp_path: Path) -> None:
+def test_who_wants_more_than_its_part_is_owed_nothing(tmp_path: Path) -> None:
+    one, another = workers_of(tmp_path, 2, 1024)
+    for worker in (one, another):
+        assert worker.take(64)
+    assert not one.take(960)
+    assert another.take(512)
+    assert not one.take(512)
+    assert not one.waits()
+
+
+def test_who_waits_for_a_turn_or_for_memory_keeps_nobody_from_running(tmp_path: Path) -> None:
     busy, other = workers_of(tmp_path, 2, 100)
-    other.seat.wait(Wait.TURN, whether=True)
+    other.seat.wait(Wait.TURN)
+    other.seat.wait(Wait.MEMORY)
     assert busy.fill() == 100
+
+
+def test_who_waits_says_so_until_it_does_not_any_more(tmp_path: Path) -> None:
+    busy, other = workers_of(tmp_path, 2, 10)
+    busy.fill()
+    assert not other.take()
+    assert other.waits()
+    other.seat.stop_waiting()
+    assert not other.waits()
 
 
 def test_one_more_worker_has_its_part_while_it_follows_another(tmp_path: Path) -> None:
     board, locks = Board(4, places=2), FileLocks(tmp_path)
     retiring, other = (Worker(board, place, 90, locks) for place in range(2))
     for worker in (retiring, other):
-        for _ in range(45):
+        for _ in range(40):
             assert worker.take()
     follower = Worker(board, 2, 90, locks)
-    follower.wait()
+    while follower.take():
+        pass
     for worker in (retiring, other):
-        for _ in range(15):
+        while worker.used > 30:
             worker.give_back(1)
-        assert not worker.take()
+            assert worker.used < 30 or not worker.take()
     assert follower.fill() == 30
 
 
 def test_two_that_claim_at_one_moment_do_not_both_have_the_last(tmp_path: Path) -> None:
     meanwhile: list[Callable[[], bool]] = []
-    locks = FileLocks(tmp_path)
+
+    class Interrupted(FileLocks):
+        def try_to_hold(self, key: int) -> int | None:
+            if meanwhile:
+                assert meanwhile.pop()()
+            return super().try_to_hold(key)
+
+    board = Board(3, places=2)
+    first = Worker(board, 0, 2, Interrupted(tmp_path))
+    second = Worker(board, 1, 2, FileLocks(tmp_path))
+    assert first.take()
+    meanwhile.append(second.take)
+    assert not first.take()
+
+
+def test_nobody_claims_while_another_one_does(tmp_path: Path) -> None:
+    meanwhile: list[Callable[[], bool]] = []
 
     class Interrupted(FileLocks):
         def try_to_hold(self, key: int) -> int | None:
@@ -131,7 +176,8 @@ def test_two_that_claim_at_one_moment_do_not_both_have_the_last(tmp_path: Path) 
             return turn
 
     board = Board(3, places=2)
-    first, second = Worker(board, 0, 2, Interrupted(tmp_path)), Worker(board, 1, 2, locks)
+    first = Worker(board, 0, 4, Interrupted(tmp_path))
+    second = Worker(board, 1, 4, FileLocks(tmp_path))
     assert first.take()
     meanwhile.append(second.take)
     assert first.take()
@@ -189,9 +235,18 @@ class Sharing(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from([worker for worker in self.workers if worker.used]))
         worker.give_back(data.draw(st.integers(1, worker.used)))
 
-    @rule(data=st.data(), whether=st.booleans())
-    def wait(self, data: st.DataObject, whether: bool) -> None:
-        data.draw(st.sampled_from(self.workers)).seat.wait(Wait.ROOM, whether=whether)
+    @rule(data=st.data())
+    def stop_waiting(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.workers)).seat.stop_waiting()
+
+    @rule(data=st.data(), amount=st.integers(1, 40))
+    def take_within_the_part_while_nobody_has_more(self, data: st.DataObject, amount: int) -> None:
+        part = self.whole // len(self.workers)
+        worker = data.draw(st.sampled_from(self.workers))
+        if worker.used + amount <= part and all(
+            each.allowance.granted <= part for each in self.workers if each is not worker
+        ):
+            assert worker.take(amount)
 
     @invariant()
     def nobody_uses_more_than_is_its_own(self) -> None:

@@ -28,7 +28,7 @@ def test_who_is_cancelled_while_it_waits_for_a_turn_keeps_nobody_from_theirs(tmp
         assert theirs.try_to_take()
         waiting = guests.spinning(task)
         assert other.others_wait(Wait.TURN)
-        assert not other.others_wait(Wait.ROOM)
+        assert not other.others_wait(Wait.RUNNING)
         guests.cancel(waiting)
         until(lambda: not other.others_wait(Wait.TURN))
         theirs.give_back()

@@ -477,10 +477,11 @@ def test_what_guests_may_grow_to_is_bounded_on_all_workers_together(tmp_path: Pa
         large = {"limits": limits(max_memory_bytes=64 << 20)}
         busy, other = server.views()
         running = [spinning_on(busy, **large) for _ in range(2)]
-        waiting = submit(other, "hostile", "spin", **large).execution_id
-        server.wait_for_load(2, 1)
-        cancel(busy, running[0])
-        wait_for(other, waiting, RUNNING)
+        waiting = [submit(other, "hostile", "spin", **large).execution_id for _ in range(2)]
+        server.wait_for_load(2, 2)
+        for ended, begun in zip(running, waiting, strict=True):
+            cancel(busy, ended)
+            wait_for(other, begun, RUNNING)
 
 
 def test_the_places_of_a_worker_that_is_killed_are_free_again(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_places_to_run_in_are_not_divided_but_there_must_be_one_for_each() -> No
         ({"execution": {"max_records": 0, "threads": 1}}, 4, 8, 4),
         ({}, 4, 2, 3),  # of 1.5 GiB each 512 MiB
         ({"ceiling": {"max_memory": "64MiB"}}, 4, 2, 4),
+        ({"ceiling": {"max_memory": "64MiB"}}, 4, 0.5, 2),
         ({"execution": {"max_total_memory": "1GiB"}}, 4, 64, 2),
         ({}, 4, 0.1, 1),
         ({"server": {"workers": 7}, "execution": {"max_running": 3}}, 4, 8, 7),
@@ -85,5 +86,6 @@ def test_there_is_one_for_each_core_as_far_as_memory_and_bounds_go(
     config: dict[str, object], cores: int, gib: float, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "usable_cores", lambda: cores)
-    monkeypatch.setattr(configuration, "usable_memory", lambda: int(gib * (1 << 30)))
+    for module in (shares, configuration):
+        monkeypatch.setattr(module, "usable_memory", lambda: int(gib * (1 << 30)))
     assert worker_count(parse_config(config)) == count
