@@ -51,7 +51,7 @@ class SharedAllowance(Allowance):
         """Only so much is used any more."""
         spare = self.granted - used
         if spare and (spare > self._kept or self.granted > self._share or self._others_wait()):
-            self._set(self._with_some_ahead(used))
+            self._set(min(self.granted, self._with_some_ahead(used)))  # no more: the lock is not held
 
     def free(self, used: int) -> int:
         """What no worker has claimed, and what this one does not use of its own."""

@@ -148,6 +148,16 @@ def test_one_more_worker_has_its_part_while_it_follows_another(tmp_path: Path) -
     assert follower.fill() == 30
 
 
+def test_what_is_given_back_is_no_way_to_claim_more(tmp_path: Path) -> None:
+    board, locks = Board(3, places=2), FileLocks(tmp_path)
+    left, gone = (Worker(board, place, 100, locks) for place in range(2))
+    for _ in range(52):
+        assert left.take()
+    board.seat(0).inherit(gone.seat)
+    left.give_back(1)
+    assert left.allowance.granted <= 52
+
+
 def test_two_that_claim_at_one_moment_do_not_both_have_the_last(tmp_path: Path) -> None:
     meanwhile: list[Callable[[], bool]] = []
 
