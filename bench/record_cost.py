@@ -20,7 +20,7 @@ from bench.servers import FIXTURES, spear_server
 from spear_wasm.client import Client
 
 CALLS = 3000
-PAIRS = 12
+PAIRS = 24
 ROUNDS = 4
 WARM_UP_CALLS = 12_000
 """More than are remembered: from then on each call's record takes the place of another's."""
