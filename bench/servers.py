@@ -14,9 +14,14 @@ from pathlib import Path
 
 import psutil
 
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "wasm"
 _CPU_TIME = 2
 """What Linux's clock ids say beside a process: the time that its threads were on a core (clock_getcpuclockid)."""
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "wasm"
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """CPU time of all of a process's threads, to the nanosecond: what /proc tells is in hundredths of a second."""
+    return time.clock_gettime(~pid << 3 | _CPU_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,8 @@ class Server:
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
-        """CPU time of all its threads so far, to the nanosecond: what /proc tells is in hundredths of a second."""
-        return time.clock_gettime(~self.process.pid << 3 | _CPU_TIME)
+        """CPU time of all its threads so far."""
+        return cpu_seconds_of(self.process.pid)
 
     def rss(self) -> int:
         """Resident bytes."""
@@ -42,7 +47,7 @@ def spear_server(directory: Path, config: str = "") -> Iterator[Server]:
     config_file.write_text(config, encoding="utf-8")
     arguments = ["spear_wasm.cli", "serve", "--addr", "127.0.0.1:0", "--log-format", "json"]
     arguments += ["--data-dir", str(directory / "data"), "--config", str(config_file)]
-    if "workers" not in config:
+    if not re.search(r"^workers\s*=", config, re.MULTILINE):
         arguments += ["--workers", "1"]
     with running(arguments, directory / "server.log") as server:
         yield server

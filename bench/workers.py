@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import h2load
 from bench.figure import Figure, median_ratio
 from bench.rpc_cost import METHOD, completed, existing_task
-from bench.servers import FIXTURES, Server, spear_server
+from bench.servers import FIXTURES, Server, cpu_seconds_of, spear_server
 from spear_wasm.client import Client
 from spear_wasm.workers.restarts import STEADY_SECONDS
 
@@ -87,8 +87,8 @@ def _compare(servers: list[tuple[Server, Client]], body: Path) -> list[Figure]:
 
 def _cpu_seconds(server: Server) -> float:
     """Of the server's process and those that it has started."""
-    times = [each.cpu_times() for each in server.process.children(recursive=True)]
-    return server.cpu_seconds() + sum(each.user + each.system for each in times)
+    children = server.process.children(recursive=True)
+    return server.cpu_seconds() + sum(cpu_seconds_of(each.pid) for each in children)
 
 
 def _seconds_empty(client: Client) -> float:

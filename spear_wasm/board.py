@@ -41,10 +41,11 @@ class Wait(IntEnum):
     """What a worker may wait for that others give back."""
 
     TURN = 0
-    """At executions of a task, of which fewer may run than there are workers."""
+    """To run an execution of a task, of which fewer may run at once than there are workers."""
     RUNNING = 1
+    """Some of its part of `Claim.RUNNING`."""
     MEMORY = 2
-    """These two of its part of what is claimed."""
+    """Some of its part of `Claim.MEMORY`."""
 
 
 class Claim(IntEnum):

@@ -107,9 +107,9 @@ class ServerConfig(Section, frozen=True):
     is left then to end the others, tell their callers and close; after both the process ends as it is.
 
     Of `workers` there is one process each, under a supervisor where they are several; 0 means one for each core, or
-    fewer where each would have too little (`workers.shares`).
-    Where they are several, a connection takes new calls for `max_connection_age`, and its client has to make another:
-    so calls come to be spread over all workers, and one that is replaced is left by its callers.
+    fewer where each would have too little (`workers.shares`). Where they are several, a connection takes new calls for
+    `max_connection_age`, and its client has to make another: so calls come to be spread over all workers, and one that
+    is replaced is left by its callers.
 
     Single answers that callers have not read yet have `max_unread` bytes together in each process, or are one: where
     there is no room for the newest, the callers of those that have waited longest are hung up on.

@@ -232,13 +232,13 @@ def _task_store(data_dir: Path) -> TaskStore:
 
 
 def _room(config: Config, data_dir: Path, seat: Seat) -> Room:
-    places, memory_bytes = config.execution.max_running, config.execution.total_memory()
+    running, memory = config.execution.max_running, config.execution.total_memory()
     if not seat.board.is_shared:
-        return Room(Allowance(places), Allowance(memory_bytes))
+        return Room(Allowance(running), Allowance(memory))
     locks = FileLocks(data_dir)
     return Room(
-        SharedAllowance(places, Claim.RUNNING, seat, locks),
-        SharedAllowance(memory_bytes, Claim.MEMORY, seat, locks),
+        SharedAllowance(running, Claim.RUNNING, seat, locks),
+        SharedAllowance(memory, Claim.MEMORY, seat, locks),
     )
 
 

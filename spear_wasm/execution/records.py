@@ -319,15 +319,15 @@ def _is_small(execution: Execution) -> bool:
 class _Order:
     """Rows in the order of their sequence numbers.
 
-    Those that are forgotten go at once where none is remembered before them, as is usual, and else when they have
-    become more than the others.
+    Those that are forgotten are passed over at once where none is remembered before them, as is usual. They go when
+    they have become more than the others.
     """
 
     __slots__ = ("_first", "_remembered", "_rows")
 
     def __init__(self) -> None:
         self._rows: list[_Row] = []
-        self._first = 0  # what is before it has gone
+        self._first = 0  # all before it are forgotten
         self._remembered = 0
 
     def __len__(self) -> int:
@@ -348,13 +348,9 @@ class _Order:
         rows, first = self._rows, self._first
         while first < len(rows) and not rows[first].packed:
             first += 1
-        if len(rows) - first > 2 * self._remembered + MOST_FILED_TOGETHER:
-            self._rows = [row for row in rows[first:] if row.packed]
-            first = 0
-        elif first > MOST_FILED_TOGETHER and 2 * first > len(rows):
-            del rows[:first]
-            first = 0
-        self._first = first
+        if len(rows) > 2 * self._remembered + MOST_FILED_TOGETHER:
+            rows, first = [row for row in rows[first:] if row.packed], 0
+        self._rows, self._first = rows, first
 
     def after(self, sequence: int) -> Iterator[_Row]:
         """Those behind a sequence number."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from spear_wasm.locks.file_locks import no_descriptor_left
 from spear_wasm.locks.keys import Key
 from spear_wasm.scheduling import Allowance
 
@@ -27,7 +26,7 @@ class SharedAllowance(Allowance):
     waits. So who is idle keeps little, and who is not can have nearly all. A claim goes with its worker.
     """
 
-    __slots__ = ("_claim", "_kept", "_locks", "_seat", "_share", "_wait", "granted")
+    __slots__ = ("_claim", "_kept", "_locks", "_seat", "_usual_part", "_wait", "granted")
 
     def __init__(self, whole: int, claim: Claim, seat: Seat, locks: FileLocks) -> None:
         super().__init__(whole)
@@ -35,8 +34,8 @@ class SharedAllowance(Allowance):
         self._wait = claim.wait
         self._seat = seat
         self._locks = locks
-        self._share = seat.share_of(whole)
-        self._kept = int(self._share * KEPT)
+        self._usual_part = seat.share_of(whole)  # while there are as many workers as places
+        self._kept = int(self._usual_part * KEPT)
         self._set(0)
 
     def covers(self, used: int) -> bool:
@@ -50,7 +49,8 @@ class SharedAllowance(Allowance):
     def settle(self, used: int) -> None:
         """Only so much is used any more."""
         spare = self.granted - used
-        if spare and (spare > self._kept or self.granted > self._share or self._others_wait()):
+        # This is each call's way: the usual part is at hand, the present one is not.
+        if spare and (spare > self._kept or self.granted > self._usual_part or self._others_wait()):
             self._set(min(self.granted, self._with_some_ahead(used)))  # no more: the lock is not held
 
     def free(self, used: int) -> int:
@@ -95,12 +95,7 @@ class SharedAllowance(Allowance):
     def _lock(self) -> int | None:
         """Nobody holds it for long. But one that is stopped while it does must not stop the others."""
         for _ in range(TRIES):
-            try:
-                turn = self._locks.try_to_hold(Key.CLAIMING)
-            except OSError as error:
-                if no_descriptor_left(error):
-                    return None
-                raise
+            turn = self._locks.try_to_hold(Key.CLAIMING)
             if turn is not None:
                 return turn
             os.sched_yield()

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from spear_wasm.board import Wait
-from spear_wasm.locks.file_locks import no_descriptor_left
 from spear_wasm.locks.keys import executing
 from spear_wasm.locks.turns import LOOK_AGAIN_SECONDS, Turns
 
@@ -30,20 +29,12 @@ class SharedTurns:
 
     def try_to_take(self) -> bool:
         """Take a turn for one execution; where there is none, to be asked again after LOOK_AGAIN_SECONDS."""
-        turn = self._turn() if time.monotonic() >= self._rests_until else None
+        turn = self._turns.try_to_take() if time.monotonic() >= self._rests_until else None
         if turn is None:
             self._seat.wait(Wait.TURN)
             return False
         self._held.append(turn)
         return True
-
-    def _turn(self) -> int | None:
-        try:
-            return self._turns.try_to_take()
-        except OSError as error:
-            if no_descriptor_left(error):
-                return None
-            raise
 
     def give_back(self) -> None:
         """End a turn."""

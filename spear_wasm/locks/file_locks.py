@@ -34,8 +34,16 @@ class FileLocks:
             os.close(descriptor)
 
     def try_to_hold(self, key: int) -> int | None:
-        """Hold a lock until the descriptor is closed that is returned; None where somebody else holds it."""
-        descriptor = self._opened()
+        """Hold a lock until the descriptor is closed that is returned; None where it cannot be had now.
+
+        Somebody else holds it then, or there is no descriptor left.
+        """
+        try:
+            descriptor = self._opened()
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            return None
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _of_one_byte(key))
         except OSError as error:
@@ -48,11 +56,6 @@ class FileLocks:
     def _opened(self) -> int:
         # One for each holder: the lock belongs to what was opened, and goes when that is closed.
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def no_descriptor_left(error: OSError) -> bool:
-    """Whether a lock could not be tried since this process, or the machine, has no descriptor left."""
-    return error.errno in {errno.EMFILE, errno.ENFILE}
 
 
 def _of_one_byte(key: int) -> bytes:

@@ -21,7 +21,7 @@ class Turns:
         self._closing = threading.Event()
 
     def try_to_take(self) -> int | None:
-        """A turn, which `os.close` ends; None where all are taken."""
+        """A turn, which `os.close` ends; None where none can be had now."""
         found = (self._locks.try_to_hold(key) for key in self._keys)
         return next((descriptor for descriptor in found if descriptor is not None), None)
 

@@ -40,8 +40,9 @@ def serve(
     """
     host_name, port = _split(address)
     check_openness(address, config.server, insecure=insecure)
-    if worker_count(config) > 1:
-        supervise((host_name, port), data_dir, config, on_listening, serve_as_worker)
+    count = worker_count(config)
+    if count > 1:
+        supervise((host_name, port), data_dir, config, on_listening, serve_as_worker, count=count)
         return
     configure_logs(config.log)
     with tuned_for_serving() as last_moment, open_host(config, data_dir) as host:

@@ -24,9 +24,9 @@ class Room:
     higher ones leave, and take nothing from them but the time until they end.
     """
 
-    def __init__(self, places: Allowance, memory_bytes: Allowance) -> None:
+    def __init__(self, places: Allowance, memory: Allowance) -> None:
         self._places = places
-        self._memory_bytes = memory_bytes
+        self._memory = memory  # in bytes
         self.places_taken = 0
         self.memory_taken = 0
         self._held_at: dict[int, Holding] = {}  # by priority
@@ -35,14 +35,13 @@ class Room:
         """Take a place, and memory to grow to, for an execution of the task that has this holding."""
         if self._is_at_share(holding, priority):
             return Verdict.TASK_IS_FULL
-        fits = self._places.covers(self.places_taken + 1) and self._memory_bytes.covers(
+        if self._places.covers(self.places_taken + 1) and self._memory.covers(
             self.memory_taken + memory_bytes
-        )
-        if not fits:
-            self._settle()
-            return Verdict.SERVER_IS_FULL
-        self._add(holding, 1, memory_bytes, priority)
-        return Verdict.START
+        ):
+            self._add(holding, 1, memory_bytes, priority)
+            return Verdict.START
+        self._settle()
+        return Verdict.SERVER_IS_FULL
 
     def give_back(self, holding: Holding, memory_bytes: int, priority: int) -> None:
         """Return what `try_take` gave."""
@@ -51,7 +50,7 @@ class Room:
 
     def _settle(self) -> None:
         self._places.settle(self.places_taken)
-        self._memory_bytes.settle(self.memory_taken)
+        self._memory.settle(self.memory_taken)
 
     def _add(self, holding: Holding, places: int, memory_bytes: int, priority: int) -> None:
         self.places_taken += places
@@ -67,7 +66,7 @@ class Room:
         if not holding.places:
             return False
         places_free = self._places.free(self.places_taken)
-        memory_free = self._memory_bytes.free(self.memory_taken)
+        memory_free = self._memory.free(self.memory_taken)
         # Most of the time this is all that has to be asked, whoever has the rest.
         if not is_at_share(holding.places, places_free) and not is_at_share(
             holding.memory_bytes, memory_free

@@ -34,7 +34,6 @@ ONE_FOR_EACH: Final = (
     *((table, key) for table, keys in DIVIDED.items() for key in keys if key not in ONE_AT_LEAST),
 )
 """Tables and keys of what there must be as much of as there are workers, if there is to be any."""
-
 WORKER_MEMORY: Final = 256 << 20
 """Bytes of the machine's memory for each worker that nobody asked for: one that does nothing has a quarter of it."""
 

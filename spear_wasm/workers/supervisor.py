@@ -25,7 +25,7 @@ from spear_wasm.logs import configure_logs
 from spear_wasm.workers.fleet import Fleet
 from spear_wasm.workers.port import reserved_port
 from spear_wasm.workers.process import Process
-from spear_wasm.workers.shares import share_of, worker_count
+from spear_wasm.workers.shares import share_of
 
 if TYPE_CHECKING:
     from spear_wasm.board import Seat
@@ -63,8 +63,10 @@ def supervise(
     config: Config,
     on_listening: Callable[[str], None],
     serve: Callable[[WorkerTerms, Line], int],
+    *,
+    count: int,
 ) -> None:
-    """Have workers serve on a host's port, as many as `worker_count` says, until SIGTERM or SIGINT.
+    """Have so many workers serve on a host's port until SIGTERM or SIGINT.
 
     SIGHUP replaces all of them. Blocks; for the main thread of a process that has no other one. `serve` is what each
     worker does, and returns its exit code; `on_listening` is called once with the bound address when all of them
@@ -75,7 +77,6 @@ def supervise(
         InstanceError: one had to be killed in the end, or did not end in order.
     """
     host, port = address
-    count = worker_count(config)
     shares = [share_of(config, place, count) for place in range(count)]
     configure_logs(config.log, batched=False)
     with contextlib.ExitStack() as held:

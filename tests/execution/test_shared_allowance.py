@@ -50,8 +50,25 @@ class Worker:
         return self.seat.board.seat(0).others_wait(Wait.RUNNING)
 
 
-def workers_of(directory: Path, count: int, whole: int, locks: FileLocks | None = None) -> list[Worker]:
-    board, locks = Board(count + 1, places=count), locks or FileLocks(directory)
+class Interrupted(FileLocks):
+    """What is in `before` is done before the next try for a lock, what is in `within` while it is held."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.before: list[Callable[[], object]] = []
+        self.within: list[Callable[[], object]] = []
+
+    def try_to_hold(self, key: int) -> int | None:
+        if self.before:
+            self.before.pop()()
+        turn = super().try_to_hold(key)
+        if turn is not None and self.within:
+            self.within.pop()()
+        return turn
+
+
+def workers_of(directory: Path, count: int, whole: int) -> list[Worker]:
+    board, locks = Board(count + 1, places=count), FileLocks(directory)
     return [Worker(board, place, whole, locks) for place in range(count)]
 
 
@@ -159,50 +176,39 @@ def test_what_is_given_back_is_no_way_to_claim_more(tmp_path: Path) -> None:
 
 
 def test_two_that_claim_at_one_moment_do_not_both_have_the_last(tmp_path: Path) -> None:
-    meanwhile: list[Callable[[], bool]] = []
-
-    class Interrupted(FileLocks):
-        def try_to_hold(self, key: int) -> int | None:
-            if meanwhile:
-                assert meanwhile.pop()()
-            return super().try_to_hold(key)
-
-    board = Board(3, places=2)
-    first = Worker(board, 0, 2, Interrupted(tmp_path))
-    second = Worker(board, 1, 2, FileLocks(tmp_path))
+    board, locks = Board(3, places=2), Interrupted(tmp_path)
+    first, second = Worker(board, 0, 2, locks), Worker(board, 1, 2, FileLocks(tmp_path))
     assert first.take()
-    meanwhile.append(second.take)
+    locks.before.append(second.take)
     assert not first.take()
+    assert (first.used, second.used) == (1, 1)
 
 
 def test_nobody_claims_while_another_one_does(tmp_path: Path) -> None:
-    meanwhile: list[Callable[[], bool]] = []
-
-    class Interrupted(FileLocks):
-        def try_to_hold(self, key: int) -> int | None:
-            turn = super().try_to_hold(key)
-            if turn is not None and meanwhile:
-                assert not meanwhile.pop()()
-            return turn
-
-    board = Board(3, places=2)
-    first = Worker(board, 0, 4, Interrupted(tmp_path))
-    second = Worker(board, 1, 4, FileLocks(tmp_path))
+    board, locks = Board(3, places=2), Interrupted(tmp_path)
+    first, second = Worker(board, 0, 4, locks), Worker(board, 1, 4, FileLocks(tmp_path))
     assert first.take()
-    meanwhile.append(second.take)
+    locks.within.append(second.take)
     assert first.take()
-    assert not meanwhile
+    assert not locks.within
+    assert (first.used, second.used) == (2, 0)
 
 
 def test_who_has_no_descriptor_left_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (worker,) = workers_of(tmp_path, 1, 10)
     with monkeypatch.context() as patched:
-        patched.setattr(FileLocks, "try_to_hold", no_descriptors)
+        patched.setattr(FileLocks, "_opened", no_descriptors)
         assert not worker.take()
     assert worker.take()
 
 
-def no_descriptors(_locks: FileLocks, _key: int) -> int | None:
+def test_a_lock_that_cannot_be_tried_for_another_reason_is_an_error(tmp_path: Path) -> None:
+    (worker,) = workers_of(tmp_path / "gone", 1, 10)
+    with pytest.raises(FileNotFoundError):
+        worker.take()
+
+
+def no_descriptors(_locks: FileLocks) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
@@ -225,15 +231,19 @@ def test_nobody_waits_for_one_that_was_stopped_while_it_claimed(tmp_path: Path) 
 class Sharing(RuleBasedStateMachine):
     """Workers that take, give back and wait as they like."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.whole = 0
+        self.workers: list[Worker] = []
+
     @initialize(count=st.integers(1, MOST_WORKERS), more=st.integers(0, 100))
     def begin(self, count: int, more: int) -> None:
-        self.folder = tempfile.TemporaryDirectory()
         self.whole = count + more
         self.workers = workers_of(Path(self.folder.name), count, self.whole)
 
     def teardown(self) -> None:
-        if hasattr(self, "folder"):
-            self.folder.cleanup()
+        self.folder.cleanup()
 
     @rule(data=st.data(), amount=st.integers(1, 40))
     def take(self, data: st.DataObject, amount: int) -> None:
@@ -260,15 +270,14 @@ class Sharing(RuleBasedStateMachine):
 
     @invariant()
     def nobody_uses_more_than_is_its_own(self) -> None:
-        for worker in getattr(self, "workers", ()):
+        for worker in self.workers:
             assert worker.used <= worker.allowance.granted
 
     @invariant()
     def together_they_never_have_more_than_there_is(self) -> None:
-        workers = getattr(self, "workers", ())
-        granted = sum(worker.allowance.granted for worker in workers)
-        assert granted <= getattr(self, "whole", 0)
-        for worker in workers:
+        granted = sum(worker.allowance.granted for worker in self.workers)
+        assert granted <= self.whole
+        for worker in self.workers:
             assert sum(worker.seat.claims_of_others(Claim.RUNNING)) == granted - worker.allowance.granted
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -288,7 +289,7 @@ def launch(
     config_file.write_text(config)
     command = [sys.executable, "-m", "spear_wasm.cli", "serve", "--log-format", "json", "--addr", address]
     command += ["--data-dir", str(data_dir or directory / "data"), "--config", str(config_file)]
-    if "workers" not in config:
+    if not re.search(r"^workers\s*=", config, re.MULTILINE):
         command += ["--workers", "1"]
     with log_file.open("w") as log:
         process = subprocess.Popen(
