@@ -43,9 +43,9 @@ class Wait(IntEnum):
     TURN = 0
     """To run an execution of a task, of which fewer may run at once than there are workers."""
     RUNNING = 1
-    """Some of its part of `Claim.RUNNING`."""
+    """Some of `Claim.RUNNING`."""
     MEMORY = 2
-    """Some of its part of `Claim.MEMORY`."""
+    """Some of `Claim.MEMORY`."""
 
 
 class Claim(IntEnum):
@@ -70,6 +70,9 @@ _ACCOUNTS: Final = _NEWS + len(News)
 _CLAIMS: Final = _ACCOUNTS + len(Account)
 _COLUMNS: Final = _CLAIMS + len(Claim)
 _WIDTH: Final = 8
+
+_WAITING: Final = 1
+_OWED: Final = 2
 
 
 class Board:
@@ -162,14 +165,17 @@ class Seat:
 
     # What others give back
 
-    def wait(self, what: Wait) -> None:
-        """Let the others know that this worker waits for something that not all of them can have at once."""
-        self._waits[what][self.number] = True
+    def wait(self, what: Wait, *, owed: bool = False) -> None:
+        """Let the others know that this worker waits for something that not all of them can have at once.
+
+        With `owed` it is something that this worker has a right to.
+        """
+        self._waits[what][self.number] = _OWED if owed else _WAITING
 
     def stop_waiting(self) -> None:
         """Let the others know that it waits for nothing."""
         for column in self._waits:
-            column[self.number] = False
+            column[self.number] = 0
 
     def others_wait(self, what: Wait) -> bool:
         """Whether any other one does."""
@@ -182,11 +188,11 @@ class Seat:
         """So much is this worker's, until it says otherwise or is gone."""
         self._claims[claim][self.number] = amount
 
-    def claims_of_others(self, claim: Claim, *, waiting: bool = False) -> Iterator[int]:
-        """What each other one has claimed; with `waiting`, each that waits for more."""
+    def claims_of_others(self, claim: Claim, *, owed: bool = False) -> Iterator[int]:
+        """What each other one has claimed; with `owed`, each that waits for more and has a right to it."""
         waits = self._waits[claim.wait]
         for number, amount in enumerate(self._claims[claim]):
-            if number != self.number and (waits[number] or not waiting):
+            if number != self.number and (waits[number] == _OWED or not owed):
                 yield amount
 
     # What is new

@@ -45,6 +45,8 @@ from spear_wasm.scheduling import Allowance, Room
 
 KEEP_TOTALS_SECONDS = 10.0
 """What tasks have done within so long is forgotten where the server is killed, but for what is kept on disk anyway."""
+SETTLE_SECONDS = 0.2
+"""For so long a worker that is idle may keep from others what it has claimed ahead."""
 PRUNE_SECONDS = 5.0
 """For so long more outcomes may be kept than the configuration says."""
 
@@ -97,7 +99,6 @@ class Host:
             limits=_limit_policy(config, seat),
             pools=self.pools,
         )
-        executor.repeat(config.pool.upkeep, self.pools.upkeep)
         closing.callback(self.registration.close_pools)
         self.registration.catch_up()
         self.totals = TaskTotals(journal, self.executions, self.tasks)
@@ -105,9 +106,15 @@ class Host:
         if not seat.worker:
             self.totals.recall()
             self._recovery.take_over(gone=0, part=0, parts=1)
-        executor.repeat(KEEP_TOTALS_SECONDS, self.totals.keep)
-        executor.repeat(PRUNE_SECONDS, journal.prune)
+        self._begin_chores(executor)
         closing.callback(self.totals.keep)
+
+    def _begin_chores(self, executor: Executor) -> None:
+        executor.repeat(self.config.pool.upkeep, self.pools.upkeep)
+        executor.repeat(KEEP_TOTALS_SECONDS, self.totals.keep)
+        executor.repeat(PRUNE_SECONDS, self.durable.journal.prune)
+        if self.seat.board.is_shared:
+            executor.repeat(SETTLE_SECONDS, self.manager.settle)
 
     def delete_task(
         self, task: Task, *, force: bool, forget_records: bool, forgotten: Collection[str] = ()

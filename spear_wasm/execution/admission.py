@@ -126,6 +126,10 @@ class Admission:
         if execution.task.turns is not None:
             execution.task.turns.give_back()
 
+    def settle(self) -> None:
+        """Other workers may have the room that nobody uses here."""
+        self._room.settle()
+
     # How many
 
     @property

@@ -228,6 +228,11 @@ class TaskExecutionManager:
             self._executions.seat.stop_waiting()  # who still does says so again
         self._begin_waiting()
 
+    def settle(self) -> None:
+        """Let other workers that wait have the room that nobody uses here. To be called now and then."""
+        with self._lock:
+            self._admission.settle()
+
     def _release(self, execution: Execution) -> None:
         """Give up the room of an execution that began, and let others have it."""
         with self._lock:

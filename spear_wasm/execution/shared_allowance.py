@@ -21,9 +21,10 @@ class SharedAllowance(Allowance):
     """What one worker has claimed. Not locked: the manager's lock guards it.
 
     Claims are raised under a lock between processes, so that all of them together never exceed the whole, and lowered
-    without. Each worker has a right to an equal part, and says so where it waits for some of that; what is beyond its
-    part it gets of what nobody else uses or waits for. Ahead it claims within its part only, and only while nobody
-    waits. So who is idle keeps little, and who is not can have nearly all. A claim goes with its worker.
+    without. Each worker has a right to an equal part: others that have theirs leave it what it lacks. What is beyond
+    its part it gets of what nobody else uses or has a right to. Ahead it claims within its part only, and only while
+    nobody waits. So who is idle keeps little, and nothing from when it is asked to settle while somebody waits: who is
+    not idle can have all. A claim goes with its worker.
     """
 
     __slots__ = ("_claim", "_kept", "_locks", "_seat", "_usual_part", "_wait", "granted")
@@ -39,11 +40,10 @@ class SharedAllowance(Allowance):
         self._set(0)
 
     def covers(self, used: int) -> bool:
-        """Whether so much may be used: it is claimed, or can be. Where it is within this worker's part, it waits."""
+        """Whether so much may be used: it is claimed, or can be. Else this worker waits for it."""
         if used <= self.granted or self._raise_to(used):
             return True
-        if used <= self._part():
-            self._seat.wait(self._wait)
+        self._seat.wait(self._wait, owed=used <= self._part())
         return False
 
     def settle(self, used: int) -> None:
@@ -69,9 +69,7 @@ class SharedAllowance(Allowance):
     def _may_have(self, used: int) -> bool:
         part, left = self._part(), self._left_by_others()
         if used > part and self._others_wait():
-            left -= sum(
-                max(0, part - each) for each in self._seat.claims_of_others(self._claim, waiting=True)
-            )
+            left -= sum(max(0, part - each) for each in self._seat.claims_of_others(self._claim, owed=True))
         return used <= left
 
     def _with_some_ahead(self, used: int) -> int:

@@ -40,15 +40,16 @@ class Room:
         ):
             self._add(holding, 1, memory_bytes, priority)
             return Verdict.START
-        self._settle()
+        self.settle()
         return Verdict.SERVER_IS_FULL
 
     def give_back(self, holding: Holding, memory_bytes: int, priority: int) -> None:
         """Return what `try_take` gave."""
         self._add(holding, -1, -memory_bytes, priority)
-        self._settle()
+        self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Let others have what is not used here; now and then, since they may wait while nothing happens here."""
         self._places.settle(self.places_taken)
         self._memory.settle(self.memory_taken)
 

@@ -128,9 +128,20 @@ def test_who_wants_more_than_its_part_is_owed_nothing(tmp_path: Path) -> None:
     for worker in (one, another):
         assert worker.take(64)
     assert not one.take(960)
+    assert one.waits()
     assert another.take(512)
     assert not one.take(512)
-    assert not one.waits()
+
+
+def test_who_is_idle_lets_go_of_all_when_it_settles_while_another_waits(tmp_path: Path) -> None:
+    idle, busy = workers_of(tmp_path, 2, 1024)
+    assert idle.take(64)
+    idle.give_back(64)
+    assert idle.allowance.granted
+    busy.fill()
+    assert not busy.take()
+    idle.give_back(0)
+    assert busy.fill() == 1024
 
 
 def test_who_waits_for_a_turn_or_for_memory_keeps_nobody_from_running(tmp_path: Path) -> None:
@@ -144,6 +155,7 @@ def test_who_waits_says_so_until_it_does_not_any_more(tmp_path: Path) -> None:
     busy, other = workers_of(tmp_path, 2, 10)
     busy.fill()
     assert not other.take()
+    busy.seat.stop_waiting()
     assert other.waits()
     other.seat.stop_waiting()
     assert not other.waits()

@@ -457,8 +457,12 @@ def test_together_workers_run_no_more_than_the_server_may(tmp_path: Path) -> Non
         server.wait_for_load(3, 5)
 
 
+FOR_LONG = '\n[default_limits]\nmax_wall_time = "300s"\n'
+"""More than anybody here waits: no guest ends by itself."""
+
+
 def test_one_worker_has_the_places_that_others_do_not_need_until_they_do(tmp_path: Path) -> None:
-    with running_workers(tmp_path / "server", "[execution]\nmax_running = 2") as server:
+    with running_workers(tmp_path / "server", "[execution]\nmax_running = 2" + FOR_LONG) as server:
         busy, other = server.views()
         first = [spinning_on(busy) for _ in range(2)]
         later = submit(busy, "hostile", "spin").execution_id
@@ -473,7 +477,8 @@ def test_one_worker_has_the_places_that_others_do_not_need_until_they_do(tmp_pat
 
 
 def test_what_guests_may_grow_to_is_bounded_on_all_workers_together(tmp_path: Path) -> None:
-    with running_workers(tmp_path / "server", '[execution]\nmax_total_memory = "128MiB"') as server:
+    config = '[execution]\nmax_total_memory = "128MiB"' + FOR_LONG
+    with running_workers(tmp_path / "server", config) as server:
         large = {"limits": limits(max_memory_bytes=64 << 20)}
         busy, other = server.views()
         running = [spinning_on(busy, **large) for _ in range(2)]
@@ -485,7 +490,7 @@ def test_what_guests_may_grow_to_is_bounded_on_all_workers_together(tmp_path: Pa
 
 
 def test_the_places_of_a_worker_that_is_killed_are_free_again(tmp_path: Path) -> None:
-    with running_workers(tmp_path / "server", "[execution]\nmax_running = 2") as server:
+    with running_workers(tmp_path / "server", "[execution]\nmax_running = 2" + FOR_LONG) as server:
         doomed, other = server.views()
         for _ in range(2):
             spinning_on(doomed)
